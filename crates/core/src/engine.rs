@@ -1,0 +1,48 @@
+//! The engine: passes over steps, and the supervisor of duties.
+//!
+//! A pass checks the steps from the top, applies the first that is wanted, checks it again, and begins anew. So a
+//! retry, a restart and a reboot are the same code, and steps need not hand values to each other.
+
+use crate::model::cause::Outcome;
+use crate::node::Node;
+use async_trait::async_trait;
+use std::time::Duration;
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing is to be done, and why.
+    Done(String),
+    /// It is to be applied, and why.
+    Wanted(String),
+}
+
+/// One named, idempotent piece of work. The machine and the store are read, never remembered.
+#[async_trait(?Send)]
+pub trait Step {
+    /// Kebab-case, stable: used in journals, metrics and `--only/--skip`.
+    fn name(&self) -> &'static str;
+    /// One line for `plan`.
+    fn describe(&self) -> &'static str;
+    /// Whether `--skip` may leave it out.
+    fn optional(&self) -> bool {
+        false
+    }
+    /// How long transient failures are retried before the engine gives up.
+    fn patience(&self, node: &Node) -> Duration;
+    /// Whether it is needed; changes nothing.
+    async fn check(&self, node: &Node) -> Outcome<Verdict>;
+    /// Does it. Killed at any point, the next check and apply converge.
+    async fn apply(&self, node: &Node) -> Outcome<()>;
+}
+
+/// Bounded work that comes again.
+#[async_trait(?Send)]
+pub trait Duty {
+    /// Kebab-case, stable.
+    fn name(&self) -> &'static str;
+    /// A tick that lasts longer is cut off, and the watchdog is not fed.
+    fn deadline(&self) -> Duration;
+    /// Does what is due, and says when to come again. After a failure the supervisor backs off.
+    async fn tick(&self, node: &Node) -> Outcome<Duration>;
+}

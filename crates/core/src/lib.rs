@@ -1,0 +1,22 @@
+//! All of kubestrap's logic, and none of its I/O.
+//!
+//! A node is one future: it is handed a [`world::World`] of [`ports`], and every call it makes passes a
+//! [`gate::Gate`]. The binary gives it the real world; `kubestrap-sim` gives it a simulated one. Nothing here may
+//! name a clock, a file, a socket, a process or a runtime (`clippy.toml` of this crate enforces that).
+//!
+//! Where to read: [`steps`] and [`duties`] are the two stories (how a machine becomes a node, how it stays a good
+//! one); [`engine`] runs them; [`store`] is the protocol nodes share; [`model::cause`] is the table of failures.
+
+pub mod config;
+pub mod duties;
+pub mod engine;
+pub mod gate;
+pub mod identity;
+pub mod journal;
+pub mod kubeadm;
+pub mod model;
+pub mod node;
+pub mod ports;
+pub mod steps;
+pub mod store;
+pub mod world;

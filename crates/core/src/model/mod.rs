@@ -1,0 +1,10 @@
+//! Plain types: what can be said about a cluster, a node and a failure. No I/O, no policy.
+
+pub mod bundle;
+pub mod cause;
+pub mod identity;
+pub mod names;
+pub mod register;
+pub mod report;
+pub mod secret;
+pub mod version;

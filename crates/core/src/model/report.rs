@@ -1,0 +1,115 @@
+//! `nodes/<identity>/report.json`: what a node tells the others (and the person on call) about itself.
+
+use crate::model::identity::{Identity, Role};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// Where a node stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Nothing done yet.
+    #[default]
+    Starting,
+    /// Steps are being carried out.
+    Bootstrapping,
+    /// A step waits for something outside this machine.
+    Waiting,
+    /// It is a node; duties run.
+    Ready,
+    /// It gave up; see `error`.
+    Failed,
+    /// It was told to stop.
+    Stopped,
+}
+
+impl Phase {
+    /// The word used in reports and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Bootstrapping => "bootstrapping",
+            Phase::Waiting => "waiting",
+            Phase::Ready => "ready",
+            Phase::Failed => "failed",
+            Phase::Stopped => "stopped",
+        }
+    }
+
+    /// Every phase, for a metric with one series each.
+    pub const ALL: &'static [Phase] =
+        &[Phase::Starting, Phase::Bootstrapping, Phase::Waiting, Phase::Ready, Phase::Failed, Phase::Stopped];
+}
+
+/// A failure as others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedError {
+    /// The failure table's label.
+    pub cause: String,
+    /// The whole sentence, without secrets.
+    pub message: String,
+    /// When it was first seen.
+    pub since: Timestamp,
+}
+
+/// How one step went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// The step's name.
+    pub name: String,
+    /// `done`, `running`, `failed`.
+    pub state: String,
+    /// When it was begun, if it was wanted in this life of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Timestamp>,
+    /// How long *apply* took, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
+    /// The last check's reason.
+    pub why: String,
+}
+
+/// The report itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Major version of the form.
+    pub schema: u32,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The cluster's uid once this node knows it; a missing register with such a report means *restore or retire*.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<Uuid>,
+    /// Its role.
+    pub role: Role,
+    /// Who it is.
+    pub identity: Identity,
+    /// Where it stands.
+    pub phase: Phase,
+    /// The step it is at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Why it is not further.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ReportedError>,
+    /// The steps so far.
+    pub steps: Vec<StepReport>,
+    /// `kubestrap`, `kubelet`, `kubeadm` and what else is known.
+    pub versions: BTreeMap<String, String>,
+    /// Expiry of the bundle this node publishes (masters).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle_expires_at: Option<Timestamp>,
+    /// Earliest expiry of the certificates below /etc/kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates_expire_at: Option<Timestamp>,
+    /// The last lines of kubeadm's output, redacted, when it failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_tail: Vec<String>,
+    /// When the agent started, by its clock.
+    pub started_at: Timestamp,
+    /// When this was written, by the node's clock.
+    pub reported_at: Timestamp,
+    /// Seconds until the next report at the latest; a reader calls an older one stale.
+    pub next_within_s: u64,
+}

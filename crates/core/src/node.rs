@@ -1,0 +1,193 @@
+//! A node: its settings, who it is, the world it lives in, and what it is doing right now.
+
+use crate::config::settings::Settings;
+use crate::model::cause::Failure;
+use crate::model::identity::Identity;
+use crate::model::report::{Phase, ReportedError, StepReport};
+use crate::world::World;
+use jiff::Timestamp;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Something that happened, for logs, metrics, systemd and terminals. Contains no secrets.
+#[derive(Debug, Clone)]
+pub enum Event<'a> {
+    /// The node entered a phase.
+    Phase(Phase),
+    /// A step's check said that nothing is to be done (told once per life and step).
+    StepDone {
+        /// The step.
+        step: &'static str,
+        /// Why.
+        why: &'a str,
+    },
+    /// A step is being applied.
+    StepStarted {
+        /// The step.
+        step: &'static str,
+        /// Why it is wanted.
+        why: &'a str,
+    },
+    /// A step's *apply* ended.
+    StepEnded {
+        /// The step.
+        step: &'static str,
+        /// How long it took.
+        took: Duration,
+        /// How it ended.
+        result: Result<(), &'a Failure>,
+    },
+    /// A step waits for something; told again when the text changes.
+    Waiting {
+        /// The step.
+        step: &'static str,
+        /// For what.
+        for_what: &'a str,
+    },
+    /// A failed attempt will be repeated.
+    Retrying {
+        /// The step or duty.
+        what: &'a str,
+        /// Why it failed.
+        failure: &'a Failure,
+        /// When it is tried again.
+        after: Duration,
+    },
+    /// A duty's tick ended.
+    DutyTicked {
+        /// The duty.
+        duty: &'static str,
+        /// How long it took.
+        took: Duration,
+        /// How it ended.
+        result: Result<(), &'a Failure>,
+    },
+    /// A join bundle is in the store.
+    BundlePublished {
+        /// When its token dies.
+        expires_at: Timestamp,
+        /// Its number.
+        sequence: u64,
+    },
+    /// Something a person should know, in one line.
+    Note(&'a str),
+    /// No tick exceeds its deadline: the watchdog may be fed.
+    Alive,
+}
+
+/// Wants to know what happens.
+pub trait Observer {
+    /// Called for each event; must not block.
+    fn on(&self, event: &Event<'_>);
+}
+
+/// Looks at nothing.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn on(&self, _event: &Event<'_>) {}
+}
+
+/// What the node is doing; written by the engine and the duties, read by the report and the metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// Where it stands.
+    pub phase: Phase,
+    /// The step it is at.
+    pub step: Option<&'static str>,
+    /// What the step waits for.
+    pub waiting_for: Option<String>,
+    /// Why it is not further.
+    pub error: Option<ReportedError>,
+    /// The steps so far, in order.
+    pub steps: Vec<StepReport>,
+    /// The cluster's uid, once known.
+    pub uid: Option<Uuid>,
+    /// Versions of what is installed.
+    pub versions: BTreeMap<String, String>,
+    /// Expiry of the published bundle (masters).
+    pub bundle_expires_at: Option<Timestamp>,
+    /// Earliest expiry of the certificates.
+    pub certificates_expire_at: Option<Timestamp>,
+    /// The last lines of a failed kubeadm, redacted.
+    pub log_tail: Vec<String>,
+    /// When the last report was accepted by the store.
+    pub last_report_at: Option<Timestamp>,
+}
+
+/// Everything a step or duty needs. Immutable but for [`Status`], which it shares with its clones.
+#[derive(Clone)]
+pub struct Node {
+    /// Validated configuration.
+    pub settings: Rc<Settings>,
+    /// Who this machine is.
+    pub identity: Rc<Identity>,
+    /// The only way out.
+    pub world: World,
+    /// When this life of the agent began.
+    pub started_at: Timestamp,
+    status: Rc<RefCell<Status>>,
+}
+
+impl Node {
+    /// A node at the beginning of a life of its agent.
+    pub fn new(settings: Rc<Settings>, identity: Rc<Identity>, world: World) -> Self {
+        let started_at = world.time.now();
+        Node { settings, identity, world, started_at, status: Rc::new(RefCell::new(Status::default())) }
+    }
+
+    /// A copy of what it is doing.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Changes what it is doing.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.borrow_mut());
+    }
+
+    /// Tells the observer.
+    pub fn tell(&self, event: &Event<'_>) {
+        self.world.observer.on(event);
+    }
+
+    /// Enters a phase; told only when it is another one.
+    pub fn enter(&self, phase: Phase) {
+        let before = std::mem::replace(&mut self.status.borrow_mut().phase, phase);
+        if before != phase {
+            self.tell(&Event::Phase(phase));
+        }
+    }
+
+    /// Says what the current step waits for; told only when the text is another one.
+    pub fn wait_for(&self, for_what: impl Into<String>) {
+        let for_what = for_what.into();
+        let (step, news) = {
+            let mut status = self.status.borrow_mut();
+            let news = status.waiting_for.as_deref() != Some(for_what.as_str());
+            status.waiting_for = Some(for_what.clone());
+            (status.step, news)
+        };
+        if let (Some(step), true) = (step, news) {
+            self.enter(Phase::Waiting);
+            self.tell(&Event::Waiting { step, for_what: &for_what });
+        }
+    }
+
+    /// A fresh random (version 4) uuid from the world's randomness.
+    pub fn uuid(&self) -> Uuid {
+        let mut bytes = [0; 16];
+        self.world.time.random(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+
+    /// A duration between half of `base` and one and a half of it, so that nodes do not act in step.
+    pub fn jitter(&self, base: Duration) -> Duration {
+        let mut bytes = [0; 4];
+        self.world.time.random(&mut bytes);
+        base / 2 + base.mul_f64(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+    }
+}

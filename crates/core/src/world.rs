@@ -1,0 +1,259 @@
+//! The world a node lives in: every port behind one gate.
+
+use crate::gate::{Call, Gate, pass, pass_sync};
+use crate::model::cause::Outcome;
+use crate::model::secret::Secret;
+use crate::node::Observer;
+use crate::ports::{
+    Access, ApiAnswer, ApiRequest, Cloud, Cluster, Condition, Deleted, ETag, ExpiryRule, FileInfo, Files, Host,
+    InstanceInfo, JobSpec, JobState, Jobs, KeyPage, Metadata, MetadataAnswer, Objects, Reading, Time, ToolOutput,
+    Written,
+};
+use async_trait::async_trait;
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// One request to the store. S3 answers in tens of milliseconds; ten seconds is a store in trouble.
+const OBJECT_DEADLINE: Duration = Duration::from_secs(10);
+/// One IMDS request; it is link-local.
+const METADATA_DEADLINE: Duration = Duration::from_secs(3);
+/// One EC2 request.
+const CLOUD_DEADLINE: Duration = Duration::from_secs(20);
+/// One Kubernetes API request; kubeadm's own is 60 s, but nothing we ask for is that slow.
+const CLUSTER_DEADLINE: Duration = Duration::from_secs(20);
+/// Starting or observing a job: systemd under load.
+const JOB_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The adapters, before they are gated.
+#[derive(Clone)]
+pub struct Ports {
+    /// The shared store.
+    pub objects: Rc<dyn Objects>,
+    /// Local files.
+    pub files: Rc<dyn Files>,
+    /// Programs.
+    pub jobs: Rc<dyn Jobs>,
+    /// IMDS.
+    pub metadata: Rc<dyn Metadata>,
+    /// EC2.
+    pub cloud: Rc<dyn Cloud>,
+    /// The Kubernetes API.
+    pub cluster: Rc<dyn Cluster>,
+    /// Facts about the machine.
+    pub host: Rc<dyn Host>,
+    /// Time and chance.
+    pub time: Rc<dyn Time>,
+}
+
+/// Every port, behind the gate. The only way to get one is [`World::new`].
+#[derive(Clone)]
+pub struct World {
+    /// The shared store.
+    pub objects: Rc<dyn Objects>,
+    /// Local files.
+    pub files: Rc<dyn Files>,
+    /// Programs.
+    pub jobs: Rc<dyn Jobs>,
+    /// IMDS.
+    pub metadata: Rc<dyn Metadata>,
+    /// EC2.
+    pub cloud: Rc<dyn Cloud>,
+    /// The Kubernetes API.
+    pub cluster: Rc<dyn Cluster>,
+    /// Facts about the machine.
+    pub host: Rc<dyn Host>,
+    /// Time and chance.
+    pub time: Rc<dyn Time>,
+    /// Whoever wants to know what happens.
+    pub observer: Rc<dyn Observer>,
+}
+
+impl World {
+    /// Puts the gate before every port.
+    pub fn new(ports: Ports, gate: Rc<dyn Gate>, observer: Rc<dyn Observer>) -> Self {
+        let gated = Rc::new(Gated { time: ports.time.clone(), gate, tickets: Cell::new(0), ports });
+        World {
+            objects: gated.clone(),
+            files: gated.clone(),
+            jobs: gated.clone(),
+            metadata: gated.clone(),
+            cloud: gated.clone(),
+            cluster: gated.clone(),
+            host: gated.clone(),
+            time: gated.time.clone(),
+            observer,
+        }
+    }
+}
+
+struct Gated {
+    ports: Ports,
+    gate: Rc<dyn Gate>,
+    time: Rc<dyn Time>,
+    tickets: Cell<u64>,
+}
+
+impl Gated {
+    fn ticket(&self) -> u64 {
+        self.tickets.set(self.tickets.get() + 1);
+        self.tickets.get()
+    }
+
+    async fn go<T>(&self, call: Call, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        pass(&*self.gate, &*self.time, self.ticket(), call, work).await
+    }
+
+    fn go_sync<T>(&self, call: &Call, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+        pass_sync(&*self.gate, self.ticket(), call, work)
+    }
+}
+
+fn reads(name: &'static str, subject: impl Into<String>, deadline: Option<Duration>) -> Call {
+    Call { name, subject: subject.into(), changes: false, deadline }
+}
+
+fn changes(name: &'static str, subject: impl Into<String>, deadline: Option<Duration>) -> Call {
+    Call { name, subject: subject.into(), changes: true, deadline }
+}
+
+#[async_trait(?Send)]
+impl Objects for Gated {
+    async fn get(&self, key: &str, known: Option<&ETag>) -> Outcome<Reading> {
+        self.go(reads("objects.get", key, Some(OBJECT_DEADLINE)), self.ports.objects.get(key, known)).await
+    }
+
+    async fn put(&self, key: &str, body: Vec<u8>, condition: Condition) -> Outcome<Written> {
+        let call = changes("objects.put", key, Some(OBJECT_DEADLINE));
+        match self.go(call, self.ports.objects.put(key, body, condition)).await {
+            // A write that was cut off may have taken effect, and may still do so.
+            Err(failure) if failure.cause == crate::model::cause::Cause::Deadline => Ok(Written::Unknown(failure)),
+            answer => answer,
+        }
+    }
+
+    async fn delete(&self, key: &str, version: &ETag) -> Outcome<Deleted> {
+        let call = changes("objects.delete", key, Some(OBJECT_DEADLINE));
+        match self.go(call, self.ports.objects.delete(key, version)).await {
+            Err(failure) if failure.cause == crate::model::cause::Cause::Deadline => Ok(Deleted::Unknown(failure)),
+            answer => answer,
+        }
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Outcome<KeyPage> {
+        self.go(reads("objects.list", prefix, Some(OBJECT_DEADLINE)), self.ports.objects.list(prefix, after)).await
+    }
+
+    async fn expiry_rules(&self) -> Outcome<Vec<ExpiryRule>> {
+        self.go(reads("objects.expiry_rules", "", Some(OBJECT_DEADLINE)), self.ports.objects.expiry_rules()).await
+    }
+}
+
+impl Files for Gated {
+    fn read(&self, path: &Path, limit: u64) -> Outcome<Option<Vec<u8>>> {
+        self.go_sync(&reads("files.read", path.to_string_lossy(), None), || self.ports.files.read(path, limit))
+    }
+
+    fn stat(&self, path: &Path) -> Outcome<Option<FileInfo>> {
+        self.go_sync(&reads("files.stat", path.to_string_lossy(), None), || self.ports.files.stat(path))
+    }
+
+    fn list(&self, folder: &Path) -> Outcome<Vec<String>> {
+        self.go_sync(&reads("files.list", folder.to_string_lossy(), None), || self.ports.files.list(folder))
+    }
+
+    fn write(&self, path: &Path, body: &[u8], mode: u32) -> Outcome<()> {
+        self.go_sync(&changes("files.write", path.to_string_lossy(), None), || self.ports.files.write(path, body, mode))
+    }
+
+    fn append(&self, path: &Path, body: &[u8], mode: u32) -> Outcome<()> {
+        let call = changes("files.append", path.to_string_lossy(), None);
+        self.go_sync(&call, || self.ports.files.append(path, body, mode))
+    }
+
+    fn remove(&self, path: &Path) -> Outcome<()> {
+        self.go_sync(&changes("files.remove", path.to_string_lossy(), None), || self.ports.files.remove(path))
+    }
+}
+
+#[async_trait(?Send)]
+impl Jobs for Gated {
+    async fn start(&self, job: &JobSpec) -> Outcome<()> {
+        self.go(changes("jobs.start", &job.name, Some(JOB_DEADLINE)), self.ports.jobs.start(job)).await
+    }
+
+    async fn observe(&self, name: &str) -> Outcome<JobState> {
+        self.go(reads("jobs.observe", name, Some(JOB_DEADLINE)), self.ports.jobs.observe(name)).await
+    }
+
+    async fn output(&self, name: &str, limit: usize) -> Outcome<String> {
+        self.go(reads("jobs.output", name, Some(JOB_DEADLINE)), self.ports.jobs.output(name, limit)).await
+    }
+
+    async fn forget(&self, name: &str) -> Outcome<()> {
+        self.go(changes("jobs.forget", name, Some(JOB_DEADLINE)), self.ports.jobs.forget(name)).await
+    }
+
+    async fn run(&self, argv: &[String], deadline: Duration) -> Outcome<ToolOutput> {
+        // Only programs that look are run this way (versions, states); what changes something is a job.
+        let call = reads("jobs.run", argv.join(" "), Some(deadline + Duration::from_secs(1)));
+        self.go(call, self.ports.jobs.run(argv, deadline)).await
+    }
+}
+
+#[async_trait(?Send)]
+impl Metadata for Gated {
+    async fn token(&self, ttl: Duration) -> Outcome<MetadataAnswer> {
+        self.go(reads("metadata.token", "", Some(METADATA_DEADLINE)), self.ports.metadata.token(ttl)).await
+    }
+
+    async fn get(&self, path: &str, token: &Secret) -> Outcome<MetadataAnswer> {
+        self.go(reads("metadata.get", path, Some(METADATA_DEADLINE)), self.ports.metadata.get(path, token)).await
+    }
+}
+
+#[async_trait(?Send)]
+impl Cloud for Gated {
+    async fn instances(&self, region: &str, ids: &[String]) -> Outcome<Vec<InstanceInfo>> {
+        let call = reads("cloud.instances", format!("{region} {}", ids.join(",")), Some(CLOUD_DEADLINE));
+        self.go(call, self.ports.cloud.instances(region, ids)).await
+    }
+
+    async fn credentials(&self) -> Outcome<String> {
+        self.go(reads("cloud.credentials", "", Some(CLOUD_DEADLINE)), self.ports.cloud.credentials()).await
+    }
+}
+
+#[async_trait(?Send)]
+impl Cluster for Gated {
+    async fn call(&self, request: ApiRequest) -> Outcome<ApiAnswer> {
+        let path = request.path.split('?').next().unwrap_or_default();
+        let through = match &request.access {
+            Access::Kubeconfig(file) => file.to_string_lossy().into_owned(),
+            Access::Unverified(endpoint) => endpoint.to_string(),
+        };
+        let subject = format!("{} {path} via {through}", request.method);
+        let call = if request.method == "GET" {
+            reads("cluster.call", subject, Some(CLUSTER_DEADLINE))
+        } else {
+            changes("cluster.call", subject, Some(CLUSTER_DEADLINE))
+        };
+        self.go(call, self.ports.cluster.call(request)).await
+    }
+}
+
+impl Host for Gated {
+    fn hostname(&self) -> Outcome<String> {
+        self.go_sync(&reads("host.hostname", "", None), || self.ports.host.hostname())
+    }
+
+    fn default_address(&self) -> Outcome<Option<IpAddr>> {
+        self.go_sync(&reads("host.default_address", "", None), || self.ports.host.default_address())
+    }
+
+    fn boot_id(&self) -> Outcome<String> {
+        self.go_sync(&reads("host.boot_id", "", None), || self.ports.host.boot_id())
+    }
+}
