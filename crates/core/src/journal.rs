@@ -1,1 +1,345 @@
-//! journal
+//! The journal: what was done on this machine and when. It is the proof needed before anything is destroyed, so the
+//! attempt is durable here before the first write to the store, and every line carries it.
+//!
+//! One JSON document a line, appended and fsynced. A torn last line (power loss) is ignored, and healed by the next
+//! append, which begins with a line feed; a damaged line before it is an error, for a proof with a hole proves nothing.
+
+use crate::model::cause::{Cause, Failure, Outcome};
+use crate::model::names::CaHash;
+use crate::ports::{Files, Time};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::rc::Rc;
+use uuid::Uuid;
+
+/// Where the agent keeps its state; mode 0700.
+pub const STATE_FOLDER: &str = "/var/lib/kubestrap";
+/// The journal's path.
+pub const JOURNAL: &str = "/var/lib/kubestrap/journal.jsonl";
+/// A line is some 300 bytes and a bootstrap writes some twenty, so this is years of failed attempts.
+const MAX_JOURNAL: u64 = 4 * 1024 * 1024;
+
+/// What an attempt is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttemptKind {
+    /// To initialise a cluster.
+    Init,
+    /// To join one.
+    Join,
+}
+
+/// What a line says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "kebab-case")]
+pub enum Entry {
+    /// An attempt begins. Nothing outside this machine has been changed yet.
+    Began {
+        /// Init or join.
+        kind: AttemptKind,
+        /// The cluster's uid: chosen here by an initialiser, taken from the bundle by a joiner.
+        uid: Uuid,
+        /// Whether the machine carried no Kubernetes state when it began. Only then may this attempt's traces ever
+        /// be reset.
+        machine_was_clean: bool,
+    },
+    /// `kubeadm init` succeeded and the machine carries this CA.
+    Initialised {
+        /// The CA it made.
+        ca: CaHash,
+    },
+    /// The commit of the register is about to be sent. From here on nothing of this attempt is ever reset.
+    CommitAttempted,
+    /// The register says that this attempt made the cluster.
+    Committed {
+        /// The CA in the register.
+        ca: CaHash,
+    },
+    /// `kubeadm join` succeeded.
+    Joined {
+        /// The CA of the cluster it joined.
+        ca: CaHash,
+    },
+    /// What this attempt left on the machine is about to be reset.
+    ResetBegan,
+    /// The machine is clean again.
+    ResetDone,
+    /// The addons with this digest were applied.
+    AddonsApplied {
+        /// SHA-256 of the manifests, hex.
+        digest: String,
+    },
+    /// A step's *apply* began.
+    StepBegan {
+        /// The step.
+        step: String,
+        /// Why it was wanted.
+        why: String,
+    },
+    /// A step's *apply* ended.
+    StepEnded {
+        /// The step.
+        step: String,
+        /// How long it took.
+        took_ms: u64,
+        /// The failure's label and text, when it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<(String, String)>,
+    },
+    /// The machine is a node.
+    Completed,
+    /// A line of a newer version; kept, not understood.
+    #[serde(other)]
+    Unknown,
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Major version of the form.
+    pub schema: u32,
+    /// When, by the local clock.
+    pub at: Timestamp,
+    /// The attempt it belongs to; nil before the first.
+    pub attempt: Uuid,
+    /// What happened.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+/// The last attempt, as the lines tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its uuid.
+    pub id: Uuid,
+    /// Init or join.
+    pub kind: AttemptKind,
+    /// The cluster's uid.
+    pub uid: Uuid,
+    /// Whether the machine was clean when it began.
+    pub machine_was_clean: bool,
+    /// The CA that init made.
+    pub initialised: Option<CaHash>,
+    /// Whether a commit may have been sent.
+    pub commit_attempted: bool,
+    /// The CA in the register.
+    pub committed: Option<CaHash>,
+    /// The CA of the joined cluster.
+    pub joined: Option<CaHash>,
+    /// Whether a reset began and did not end.
+    pub resetting: bool,
+    /// Whether the machine became a node.
+    pub completed: bool,
+    /// The digest of the addons that were applied.
+    pub addons: Option<String>,
+}
+
+/// A proof that an attempt is on this machine's disk: made only by [`Journal`], demanded by every claim of the register.
+#[derive(Debug)]
+pub struct AttemptRecorded {
+    attempt: Uuid,
+    uid: Uuid,
+}
+
+impl AttemptRecorded {
+    /// The attempt.
+    pub fn attempt(&self) -> Uuid {
+        self.attempt
+    }
+
+    /// The uid the cluster will have if this attempt makes it.
+    pub fn uid(&self) -> Uuid {
+        self.uid
+    }
+}
+
+/// Reads and writes the journal of this machine.
+pub struct Journal {
+    files: Rc<dyn Files>,
+    time: Rc<dyn Time>,
+}
+
+impl Journal {
+    /// The journal behind these ports.
+    pub fn new(files: Rc<dyn Files>, time: Rc<dyn Time>) -> Self {
+        Journal { files, time }
+    }
+
+    /// Every line; empty when there is no journal.
+    pub fn lines(&self) -> Outcome<Vec<Line>> {
+        match self.files.read(Path::new(JOURNAL), MAX_JOURNAL)? {
+            None => Ok(Vec::new()),
+            Some(body) => parse(&body),
+        }
+    }
+
+    /// The last attempt; `None` when none began.
+    pub fn attempt(&self) -> Outcome<Option<Attempt>> {
+        Ok(last_attempt(&self.lines()?))
+    }
+
+    /// Begins an attempt, durably, and gives the proof of it.
+    pub fn begin(&self, id: Uuid, kind: AttemptKind, uid: Uuid, machine_was_clean: bool) -> Outcome<AttemptRecorded> {
+        self.append(id, Entry::Began { kind, uid, machine_was_clean })?;
+        Ok(AttemptRecorded { attempt: id, uid })
+    }
+
+    /// The proof of an attempt that an earlier life of the agent recorded: `None` unless it is the last one.
+    pub fn recorded(&self, id: Uuid) -> Outcome<Option<AttemptRecorded>> {
+        let attempt = self.attempt()?.filter(|attempt| attempt.id == id);
+        Ok(attempt.map(|attempt| AttemptRecorded { attempt: attempt.id, uid: attempt.uid }))
+    }
+
+    /// Appends a line about the last attempt; about none when there is none yet.
+    pub fn note(&self, entry: Entry) -> Outcome<()> {
+        let attempt = self.attempt()?.map_or(Uuid::nil(), |attempt| attempt.id);
+        self.append(attempt, entry)
+    }
+
+    fn append(&self, attempt: Uuid, entry: Entry) -> Outcome<()> {
+        let line = Line { schema: crate::model::register::SCHEMA, at: self.time.now(), attempt, entry };
+        let text = serde_json::to_string(&line)
+            .map_err(|error| Failure::new(Cause::Internal, format!("write {JOURNAL}"), error.to_string()))?;
+        // The leading line feed closes a line that a power loss tore.
+        self.files.append(Path::new(JOURNAL), format!("\n{text}\n").as_bytes(), 0o600)
+    }
+}
+
+fn parse(body: &[u8]) -> Outcome<Vec<Line>> {
+    let damaged = |number: usize, why: String| {
+        Failure::new(Cause::ForeignState, format!("read {JOURNAL}"), format!("line {number} is damaged: {why}"))
+            .advise("restore the file, or wipe this machine: without it nothing here can be proven to be ours")
+    };
+    let text = String::from_utf8_lossy(body);
+    let total = text.split('\n').count();
+    let mut lines = Vec::new();
+    for (index, raw) in text.split('\n').enumerate() {
+        if raw.trim().is_empty() {
+            continue;
+        }
+        match serde_json::from_str::<Line>(raw) {
+            Ok(line) if line.schema > crate::model::register::SCHEMA => {
+                return Err(damaged(
+                    index + 1,
+                    format!("it was written by a newer kubestrap (schema {})", line.schema),
+                ));
+            }
+            Ok(line) => lines.push(line),
+            // Torn by a power loss: either still the last line, or closed by the next append. A torn line was never
+            // acknowledged, so nothing was done on its strength. It is a proper prefix of a line: it does not end
+            // with the brace that ends every whole one.
+            Err(_) if index + 1 == total || !raw.trim_end().ends_with('}') => {}
+            Err(error) => return Err(damaged(index + 1, error.to_string())),
+        }
+    }
+    Ok(lines)
+}
+
+/// What the lines say about the last attempt.
+pub fn last_attempt(lines: &[Line]) -> Option<Attempt> {
+    let mut current: Option<Attempt> = None;
+    for line in lines {
+        if let Entry::Began { kind, uid, machine_was_clean } = line.entry {
+            current = Some(Attempt {
+                id: line.attempt,
+                kind,
+                uid,
+                machine_was_clean,
+                initialised: None,
+                commit_attempted: false,
+                committed: None,
+                joined: None,
+                resetting: false,
+                completed: false,
+                addons: None,
+            });
+        } else if let Some(attempt) = current.as_mut().filter(|attempt| attempt.id == line.attempt) {
+            apply(attempt, &line.entry);
+        }
+    }
+    current
+}
+
+fn apply(attempt: &mut Attempt, entry: &Entry) {
+    match entry {
+        Entry::Initialised { ca } => attempt.initialised = Some(ca.clone()),
+        Entry::CommitAttempted => attempt.commit_attempted = true,
+        Entry::Committed { ca } => attempt.committed = Some(ca.clone()),
+        Entry::Joined { ca } => attempt.joined = Some(ca.clone()),
+        Entry::ResetBegan => attempt.resetting = true,
+        Entry::ResetDone => {
+            attempt.resetting = false;
+            attempt.initialised = None;
+            attempt.joined = None;
+        }
+        Entry::AddonsApplied { digest } => attempt.addons = Some(digest.clone()),
+        Entry::Completed => attempt.completed = true,
+        Entry::Began { .. } | Entry::StepBegan { .. } | Entry::StepEnded { .. } | Entry::Unknown => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(attempt: u128, entry: Entry) -> Line {
+        Line { schema: 1, at: Timestamp::UNIX_EPOCH, attempt: Uuid::from_u128(attempt), entry }
+    }
+
+    fn began(id: u128) -> Line {
+        line(id, Entry::Began { kind: AttemptKind::Init, uid: Uuid::from_u128(9), machine_was_clean: true })
+    }
+
+    fn body(lines: &[Line]) -> Vec<u8> {
+        lines.iter().flat_map(|l| format!("\n{}\n", serde_json::to_string(l).expect("json")).into_bytes()).collect()
+    }
+
+    #[test]
+    fn the_last_attempt_counts_and_lines_of_others_do_not_touch_it() {
+        let ca = CaHash::from_digest(&[1; 32]);
+        let lines = [began(1), line(1, Entry::CommitAttempted), began(2), line(1, Entry::Committed { ca })];
+        let attempt = last_attempt(&lines).expect("an attempt");
+        assert_eq!((attempt.id, attempt.commit_attempted, attempt.committed), (Uuid::from_u128(2), false, None));
+    }
+
+    #[test]
+    fn a_reset_forgets_what_was_made_but_never_a_commit() {
+        let ca = CaHash::from_digest(&[1; 32]);
+        let lines =
+            [began(1), line(1, Entry::Initialised { ca }), line(1, Entry::CommitAttempted), line(1, Entry::ResetDone)];
+        let attempt = last_attempt(&lines).expect("an attempt");
+        assert_eq!((attempt.initialised, attempt.commit_attempted), (None, true));
+    }
+
+    #[test]
+    fn every_torn_length_of_the_last_line_is_ignored_and_healed() {
+        let lines = [began(1), line(1, Entry::CommitAttempted)];
+        let whole = body(&lines);
+        let first = body(&lines[..1]).len();
+        for cut in first..whole.len() - 1 {
+            let mut torn = whole[..cut].to_vec();
+            let read = parse(&torn).expect("torn");
+            assert!(!read.is_empty() && read[0] == lines[0], "cut at {cut}");
+            torn.extend(body(&[line(1, Entry::Completed)]));
+            let healed = parse(&torn).expect("healed");
+            assert_eq!(healed.last(), Some(&line(1, Entry::Completed)), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_in_the_middle_and_a_newer_schema_are_refused() {
+        let mut bad = body(&[began(1)]);
+        bad.extend(b"\n{\"schema\":1,\"what\":1}\n");
+        bad.extend(body(&[line(1, Entry::Completed)]));
+        assert_eq!(parse(&bad).map_err(|f| f.cause), Err(Cause::ForeignState));
+        let newer = body(&[Line { schema: 2, ..began(1) }]);
+        assert_eq!(parse(&newer).map_err(|f| f.cause), Err(Cause::ForeignState));
+    }
+
+    #[test]
+    fn entries_of_a_later_minor_are_kept_apart() {
+        let text = b"{\"schema\":1,\"at\":\"2026-11-21T00:00:00Z\",\"attempt\":\"00000000-0000-0000-0000-000000000001\",\"entry\":\"something-new\"}\n";
+        assert_eq!(parse(text).map(|lines| lines[0].entry.clone()), Ok(Entry::Unknown));
+    }
+}
