@@ -13,10 +13,13 @@ pub mod engine;
 pub mod gate;
 pub mod identity;
 pub mod journal;
+pub mod kube;
 pub mod kubeadm;
 pub mod model;
 pub mod node;
 pub mod ports;
 pub mod steps;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod world;

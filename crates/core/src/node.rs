@@ -129,6 +129,8 @@ pub struct Node {
     pub world: World,
     /// When this life of the agent began.
     pub started_at: Timestamp,
+    /// The folder the node's files are below (`--root`), when it is not `/`; kubeadm is told so.
+    pub rootfs: Option<String>,
     status: Rc<RefCell<Status>>,
 }
 
@@ -136,7 +138,14 @@ impl Node {
     /// A node at the beginning of a life of its agent.
     pub fn new(settings: Rc<Settings>, identity: Rc<Identity>, world: World) -> Self {
         let started_at = world.time.now();
-        Node { settings, identity, world, started_at, status: Rc::new(RefCell::new(Status::default())) }
+        Node { settings, identity, world, started_at, rootfs: None, status: Rc::new(RefCell::new(Status::default())) }
+    }
+
+    /// The same node with its files below a folder.
+    #[must_use]
+    pub fn below(mut self, rootfs: Option<String>) -> Self {
+        self.rootfs = rootfs;
+        self
     }
 
     /// A copy of what it is doing.

@@ -1,0 +1,253 @@
+//! The documents kubeadm is given (v1beta4, Kubernetes 1.31 and newer; `kubernetes.io/docs/reference/config-api`).
+//!
+//! Secrets belong here and not in flags. The documents live in files of mode 0600 below the state folder for as long
+//! as kubeadm runs; `plan` shows them with [`masked`].
+
+use crate::config::settings::{CloudProvider, NodeSettings, Settings};
+use crate::model::cause::{Cause, Failure, Outcome};
+use crate::model::identity::Identity;
+use crate::model::names::{BootstrapToken, CaHash, Endpoint};
+use crate::model::secret::MASK;
+use crate::model::version::KubeVersion;
+use crate::node::Node;
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+const API_VERSION: &str = "kubeadm.k8s.io/v1beta4";
+/// The life of the token that init is given so that it does not make one of 24 h by itself; nobody ever learns it.
+const INIT_TOKEN_TTL: &str = "10m0s";
+/// How long a join looks for its token's signature before it gives up and we fetch a newer bundle (kubeadm's own
+/// default is 5 min; a revoked token is replaced within one).
+const DISCOVERY_TIMEOUT: &str = "1m0s";
+
+/// Where the document of a command lies while it runs.
+pub fn path(command: &str) -> PathBuf {
+    PathBuf::from(format!("{}/kubeadm/{command}.yaml", crate::journal::STATE_FOLDER))
+}
+
+/// `--rootfs DIR` when the node's files are below a folder: kubeadm changes its root to it.
+pub fn root_flags(node: &Node) -> Vec<String> {
+    node.rootfs.iter().flat_map(|root| ["--rootfs".to_owned(), root.clone()]).collect()
+}
+
+/// The documents of `kubeadm init`.
+pub fn init(settings: &Settings, identity: &Identity, version: &KubeVersion, token: &BootstrapToken) -> Vec<Value> {
+    let patches = &settings.kubeadm;
+    let init = json!({
+        "apiVersion": API_VERSION,
+        "kind": "InitConfiguration",
+        "bootstrapTokens": [{
+            "token": token.expose().expose(),
+            "ttl": INIT_TOKEN_TTL,
+            "usages": ["signing", "authentication"],
+            "groups": ["system:bootstrappers:kubeadm:default-node-token"],
+        }],
+        "localAPIEndpoint": { "advertiseAddress": identity.address.to_string() },
+        "nodeRegistration": registration(settings, identity),
+    });
+    let mut documents = vec![merged(init, &patches.init), merged(cluster(settings, version), &patches.cluster)];
+    for (kind, api, patch) in [
+        ("KubeletConfiguration", "kubelet.config.k8s.io/v1beta1", &patches.kubelet),
+        ("KubeProxyConfiguration", "kubeproxy.config.k8s.io/v1alpha1", &patches.kube_proxy),
+    ] {
+        if !patch.is_empty() {
+            documents.push(merged(json!({ "apiVersion": api, "kind": kind }), patch));
+        }
+    }
+    documents
+}
+
+fn cluster(settings: &Settings, version: &KubeVersion) -> Value {
+    let kubernetes = &settings.kubernetes;
+    let mut document = json!({
+        "apiVersion": API_VERSION,
+        "kind": "ClusterConfiguration",
+        "clusterName": settings.cluster.as_str(),
+        "kubernetesVersion": kubernetes.version.as_ref().unwrap_or(version).to_string(),
+    });
+    let mut set = |pointer: &[&str], value: Value| {
+        let nested = pointer.iter().rev().fold(value, |inner, key| json!({ *key: inner }));
+        merge(&mut document, &nested);
+    };
+    if let Some(endpoint) = &settings.control_plane_endpoint {
+        set(&["controlPlaneEndpoint"], json!(endpoint.as_str()));
+    }
+    for (pointer, text) in [
+        (["networking", "podSubnet"], &kubernetes.pod_subnet),
+        (["networking", "serviceSubnet"], &kubernetes.service_subnet),
+        (["networking", "dnsDomain"], &kubernetes.dns_domain),
+    ] {
+        if let Some(text) = text {
+            set(&pointer, json!(text));
+        }
+    }
+    if let Some(repository) = &kubernetes.image_repository {
+        set(&["imageRepository"], json!(repository));
+    }
+    if !kubernetes.cert_sans.is_empty() {
+        set(&["apiServer", "certSANs"], json!(kubernetes.cert_sans));
+    }
+    document
+}
+
+/// The document of a worker's `kubeadm join`, by token and CA hash.
+pub fn join(
+    settings: &Settings,
+    identity: &Identity,
+    endpoint: &Endpoint,
+    ca: &CaHash,
+    token: &BootstrapToken,
+) -> Vec<Value> {
+    let join = json!({
+        "apiVersion": API_VERSION,
+        "kind": "JoinConfiguration",
+        "discovery": { "bootstrapToken": {
+            "apiServerEndpoint": endpoint.as_str(),
+            "caCertHashes": [ca.as_str()],
+            "token": token.expose().expose(),
+        } },
+        "nodeRegistration": registration(settings, identity),
+        "timeouts": { "discovery": DISCOVERY_TIMEOUT },
+    });
+    vec![merged(join, &settings.kubeadm.join)]
+}
+
+/// `nodeRegistration`, the same for init and join: what follows from settings and identity.
+fn registration(settings: &Settings, identity: &Identity) -> Value {
+    let node = &settings.node;
+    let mut registration = json!({
+        "name": identity.node_name,
+        "kubeletExtraArgs": kubelet_arguments(node, identity),
+    });
+    if let Some(socket) = &node.cri_socket {
+        merge(&mut registration, &json!({ "criSocket": socket }));
+    }
+    if let Some(taints) = &node.taints {
+        let taint = |t: &crate::config::settings::Taint| json!({ "key": t.key, "value": t.value, "effect": t.effect });
+        merge(&mut registration, &json!({ "taints": taints.iter().map(taint).collect::<Vec<_>>() }));
+    }
+    registration
+}
+
+/// Kubelet flags that differ from node to node, and so cannot be in the KubeletConfiguration all nodes share.
+fn kubelet_arguments(node: &NodeSettings, identity: &Identity) -> Vec<Value> {
+    let mut labels = identity.labels.clone();
+    labels.extend(node.labels.clone());
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut arguments = Vec::new();
+    let mut add = |name: &str, value: String| arguments.push(json!({ "name": name, "value": value }));
+    if node.cloud_provider == CloudProvider::External {
+        add("cloud-provider", "external".to_owned());
+    }
+    add("node-ip", identity.address.to_string());
+    if !labels.is_empty() {
+        add("node-labels", labels.join(","));
+    }
+    if let Some(provider_id) = &identity.provider_id {
+        add("provider-id", provider_id.clone());
+    }
+    arguments
+}
+
+fn merged(mut document: Value, patch: &Map<String, Value>) -> Value {
+    merge(&mut document, &Value::Object(patch.clone()));
+    document
+}
+
+/// JSON merge patch (RFC 7386): maps merge, null removes, everything else replaces.
+pub fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    if let Value::Object(target) = target {
+        for (key, value) in patch {
+            if value.is_null() {
+                target.remove(key);
+            } else {
+                merge(target.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+    }
+}
+
+/// The documents as one YAML stream.
+pub fn render(documents: &[Value]) -> Outcome<String> {
+    let mut text = String::new();
+    for document in documents {
+        let yaml = serde_saphyr::to_string(document)
+            .map_err(|error| Failure::new(Cause::Internal, "write a kubeadm document", error.to_string()))?;
+        text.push_str("---\n");
+        text.push_str(yaml.trim_start_matches("---\n"));
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+/// The documents with every secret replaced, for `plan`.
+pub fn masked(documents: &[Value]) -> Vec<Value> {
+    let mut shown = documents.to_vec();
+    shown.iter_mut().for_each(mask);
+    shown
+}
+
+fn mask(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map {
+                if matches!(key.as_str(), "token" | "tlsBootstrapToken" | "certificateKey") && inner.is_string() {
+                    *inner = json!(MASK);
+                } else {
+                    mask(inner);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(mask),
+        Value::String(text) => *text = crate::model::secret::redact(text),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn token() -> BootstrapToken {
+        BootstrapToken::parse("abcdef.0123456789abcdef").expect("token")
+    }
+
+    #[test]
+    fn init_documents_carry_what_is_known_and_nothing_else() {
+        let mut settings = testing::settings("role: master\ncontrol_plane_endpoint: api.example.com:6443\n");
+        settings.kubernetes.pod_subnet = Some("10.244.0.0/16".to_owned());
+        settings.node.labels.insert("team".to_owned(), "web".to_owned());
+        settings.kubeadm.kubelet.insert("failCgroupV1".to_owned(), json!(false));
+        settings.kubeadm.init.insert("localAPIEndpoint".to_owned(), json!({ "bindPort": 7443 }));
+        let version = KubeVersion::parse("v1.36.1").expect("version");
+        let documents = init(&settings, &testing::identity("m1"), &version, &token());
+        insta::assert_snapshot!(render(&masked(&documents)).expect("yaml"));
+        assert!(render(&documents).expect("yaml").contains("abcdef.0123456789abcdef"));
+    }
+
+    #[test]
+    fn join_documents_pin_the_ca_and_name_the_node() {
+        let settings = testing::settings("role: worker\n");
+        let endpoint = Endpoint::parse("api.example.com:6443").expect("endpoint");
+        let ca = CaHash::from_digest(&[1; 32]);
+        let documents = join(&settings, &testing::identity("w1"), &endpoint, &ca, &token());
+        insta::assert_snapshot!(render(&masked(&documents)).expect("yaml"));
+    }
+
+    #[test]
+    fn merge_follows_rfc_7386() {
+        let mut value = json!({"a": {"b": 1, "c": 2}, "d": [1]});
+        merge(&mut value, &json!({"a": {"b": null, "e": 3}, "d": [2]}));
+        assert_eq!(value, json!({"a": {"c": 2, "e": 3}, "d": [2]}));
+    }
+}

@@ -1,0 +1,67 @@
+//! A kubeadm run as a named job that outlives the agent.
+
+use crate::model::cause::{Failure, Outcome};
+use crate::node::Node;
+use crate::ports::{JobEnd, JobSpec, JobState};
+use std::time::Duration;
+
+/// How often a running job is looked at. It is a lock and a small file, and every worker waits for it.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Enough for the tail of kubeadm's output.
+const OUTPUT_BYTES: usize = 32 * 1024;
+/// A job's wrapper that has just ended needs a moment to record how.
+const VANISHED_LOOKS: u32 = 3;
+
+/// The job of a kubeadm command: `kubeadm-init`, `kubeadm-join`, `kubeadm-reset`.
+pub fn job_name(command: &str) -> String {
+    format!("kubeadm-{command}")
+}
+
+/// How a job that was started ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// With exit code 0.
+    Well,
+    /// Otherwise; with the failure for it.
+    Badly(Failure),
+    /// It vanished without a trace (power loss, or its wrapper was killed).
+    Vanished,
+}
+
+/// Waits until the job of this command has ended. The outer deadline is the job's own.
+pub async fn wait(node: &Node, command: &str) -> Outcome<Ended> {
+    let mut vanished = 0;
+    loop {
+        match node.world.jobs.observe(&job_name(command)).await? {
+            JobState::Running { .. } => vanished = 0,
+            JobState::Ended { end: JobEnd::Exited(0), .. } => return Ok(Ended::Well),
+            JobState::Ended { end, .. } => return Ok(Ended::Badly(failed(node, command, &end).await)),
+            JobState::Absent if vanished >= VANISHED_LOOKS => return Ok(Ended::Vanished),
+            JobState::Absent => vanished += 1,
+        }
+        node.world.time.sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn failed(node: &Node, command: &str, end: &JobEnd) -> Failure {
+    let output = node.world.jobs.output(&job_name(command), OUTPUT_BYTES).await.unwrap_or_default();
+    let failure = super::output::failure(command, end, &output);
+    node.update(|status| status.log_tail = super::output::tail(&output));
+    failure
+}
+
+/// Starts a kubeadm command and waits for its end. A vanished job is a failure, to be repeated.
+pub async fn start_and_wait(node: &Node, command: &str, run: &str, argv: &[&str], deadline: Duration) -> Outcome<()> {
+    let job = JobSpec {
+        name: job_name(command),
+        run: run.to_owned(),
+        argv: argv.iter().map(|part| (*part).to_owned()).collect(),
+        deadline,
+    };
+    node.world.jobs.start(&job).await?;
+    match wait(node, command).await? {
+        Ended::Well => Ok(()),
+        Ended::Badly(failure) => Err(failure),
+        Ended::Vanished => Err(super::output::failure(command, &JobEnd::Killed(9), "")),
+    }
+}

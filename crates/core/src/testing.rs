@@ -1,0 +1,46 @@
+//! What unit tests of several modules need: settings, identities, a world that refuses everything.
+
+use crate::config::settings::{JoinSettings, Settings, StoreLocation};
+use crate::model::identity::{Identity, Origin, Role};
+use crate::model::names::{ClusterName, Endpoint};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// Minimal settings; `lines` holds `role: …` and optionally `control_plane_endpoint: …`.
+pub fn settings(lines: &str) -> Settings {
+    let value = |key: &str| lines.lines().find_map(|line| line.strip_prefix(key).map(|rest| rest.trim().to_owned()));
+    Settings {
+        cluster: ClusterName::parse("test").expect("name"),
+        role: if value("role:").as_deref() == Some("master") { Role::Master } else { Role::Worker },
+        store: StoreLocation::Folder("/store".into()),
+        s3: Default::default(),
+        control_plane_endpoint: value("control_plane_endpoint:").map(|text| Endpoint::parse(&text).expect("endpoint")),
+        ca_pin: None,
+        identity: Default::default(),
+        metadata_endpoint: None,
+        ec2_endpoint: None,
+        kubernetes: Default::default(),
+        node: Default::default(),
+        kubeadm: Default::default(),
+        join: JoinSettings {
+            wait: Duration::from_secs(3600),
+            token_ttl: Duration::from_secs(3600),
+            api_wait: Duration::from_secs(1800),
+        },
+        addons: Vec::new(),
+        metrics: Default::default(),
+        report_every: Duration::from_secs(300),
+    }
+}
+
+/// A bare-metal machine of this name.
+pub fn identity(name: &str) -> Identity {
+    Identity {
+        origin: Origin::Host { machine_id: format!("{name}-0123456789") },
+        node_name: name.to_owned(),
+        address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+        provider_id: None,
+        labels: BTreeMap::new(),
+    }
+}
