@@ -3,6 +3,16 @@
 //! A pass checks the steps from the top, applies the first that is wanted, checks it again, and begins anew. So a
 //! retry, a restart and a reboot are the same code, and steps need not hand values to each other.
 
+mod bootstrap;
+mod patience;
+mod plan;
+mod supervise;
+
+pub use bootstrap::bootstrap;
+pub use patience::{Backoff, limit};
+pub use plan::{PlanRow, Wish, plan};
+pub use supervise::{live, supervise};
+
 use crate::model::cause::Outcome;
 use crate::node::Node;
 use async_trait::async_trait;
@@ -41,7 +51,11 @@ pub trait Step {
 pub trait Duty {
     /// Kebab-case, stable.
     fn name(&self) -> &'static str;
-    /// A tick that lasts longer is cut off, and the watchdog is not fed.
+    /// Whether it runs from the start of the agent, and not only once the machine is a node.
+    fn from_the_start(&self) -> bool {
+        false
+    }
+    /// A tick that lasts longer is cut off; the watchdog is fed only while ticks keep to it.
     fn deadline(&self) -> Duration;
     /// Does what is due, and says when to come again. After a failure the supervisor backs off.
     async fn tick(&self, node: &Node) -> Outcome<Duration>;

@@ -1,0 +1,161 @@
+//! Passes over steps until nothing is wanted.
+
+use super::patience::{Backoff, limit};
+use super::{Step, Verdict};
+use crate::journal::{Entry, Journal};
+use crate::model::cause::{Cause, Failure, Outcome};
+use crate::model::report::{Phase, ReportedError, StepReport};
+use crate::node::{Event, Node};
+use std::time::Duration;
+
+/// A step that is still wanted after so many successful applies in a row is a defect, not a wait.
+const MAX_FRUITLESS: u32 = 5;
+
+/// The trouble a step is in: since when, and what was tried.
+#[derive(Default)]
+struct Trouble {
+    step: Option<&'static str>,
+    since: Duration,
+    cause: Option<Cause>,
+    backoff: Backoff,
+}
+
+/// Carries out the steps: returns when none is wanted, or with the first failure that waiting cannot mend or that
+/// lasted longer than its patience. With no steps there is nothing to do.
+pub async fn bootstrap(node: &Node, steps: &[Box<dyn Step>]) -> Outcome<()> {
+    node.enter(Phase::Bootstrapping);
+    let mut trouble = Trouble::default();
+    let mut fruitless = 0;
+    loop {
+        match pass(node, steps).await {
+            Ok(None) => {
+                node.update(|status| (status.step, status.error, status.waiting_for) = (None, None, None));
+                node.enter(Phase::Ready);
+                return Ok(());
+            }
+            Ok(Some(step)) => {
+                // Only the step that was in trouble ends it: passes before it succeed every time.
+                let again = trouble.step == Some(step);
+                fruitless = if again && trouble.cause.is_none() { fruitless + 1 } else { 0 };
+                if fruitless >= MAX_FRUITLESS {
+                    let why = "it was applied several times and is still wanted";
+                    return Err(Failure::new(Cause::Internal, format!("carry out {step}"), why));
+                }
+                trouble = Trouble { step: Some(step), ..Trouble::default() };
+                node.update(|status| (status.error, status.waiting_for) = (None, None));
+            }
+            Err((step, failure)) => back_off(node, step, failure, &mut trouble).await?,
+        }
+    }
+}
+
+/// One pass: the name of the step that was applied, or none when nothing is wanted.
+async fn pass(node: &Node, steps: &[Box<dyn Step>]) -> Result<Option<&'static str>, (PatientStep, Failure)> {
+    for step in steps {
+        let name = step.name();
+        let patient = PatientStep { name, patience: step.patience(node) };
+        node.update(|status| status.step = Some(name));
+        match step.check(node).await.map_err(|failure| (patient, failure))? {
+            Verdict::Done(why) => done(node, name, &why),
+            Verdict::Wanted(why) => {
+                apply(node, &**step, &why).await.map_err(|failure| (patient, failure))?;
+                return Ok(Some(name));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct PatientStep {
+    name: &'static str,
+    patience: Duration,
+}
+
+async fn apply(node: &Node, step: &dyn Step, why: &str) -> Outcome<()> {
+    let name = step.name();
+    let journal = Journal::new(node.world.files.clone(), node.world.time.clone());
+    record(
+        node,
+        StepReport {
+            name: name.to_owned(),
+            state: "running".into(),
+            began: Some(node.world.time.now()),
+            took_ms: None,
+            why: why.to_owned(),
+        },
+    );
+    node.tell(&Event::StepStarted { step: name, why });
+    journal.note(Entry::StepBegan { step: name.to_owned(), why: why.to_owned() })?;
+    let began = node.world.time.uptime();
+    let result = step.apply(node).await;
+    let took = node.world.time.uptime().saturating_sub(began);
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let failure = result.as_ref().err().map(|f| (f.cause.row().label.to_owned(), f.to_string()));
+    let state = if failure.is_some() { "failed" } else { "done" };
+    node.update(|status| {
+        for report in status.steps.iter_mut().filter(|report| report.name == name) {
+            report.state = state.to_owned();
+            report.took_ms = Some(took_ms);
+        }
+    });
+    node.tell(&Event::StepEnded { step: name, took, result: result.as_ref().map(|()| ()) });
+    // A full disk must not hide the failure of the step itself.
+    let noted = journal.note(Entry::StepEnded { step: name.to_owned(), took_ms, failure });
+    result.and(noted)
+}
+
+/// Tells once per life and step that nothing is to be done; a step that was applied keeps its times.
+fn done(node: &Node, name: &'static str, why: &str) {
+    let known = node.status().steps.iter().any(|report| report.name == name && report.state == "done");
+    if !known {
+        node.tell(&Event::StepDone { step: name, why });
+        record(
+            node,
+            StepReport { name: name.to_owned(), state: "done".into(), began: None, took_ms: None, why: why.to_owned() },
+        );
+    }
+}
+
+fn record(node: &Node, report: StepReport) {
+    node.update(|status| match status.steps.iter_mut().find(|known| known.name == report.name) {
+        Some(known) => *known = report,
+        None => status.steps.push(report),
+    });
+}
+
+async fn back_off(node: &Node, step: PatientStep, failure: Failure, trouble: &mut Trouble) -> Outcome<()> {
+    let now = node.world.time.uptime();
+    if trouble.step != Some(step.name) || trouble.cause.is_none() {
+        *trouble =
+            Trouble { step: Some(step.name), since: now, cause: Some(failure.cause), backoff: Backoff::default() };
+    } else if trouble.cause != Some(failure.cause) {
+        // Another cause is news for the reader, but the clock of the step's patience goes on.
+        trouble.cause = Some(failure.cause);
+        trouble.backoff = Backoff::default();
+    }
+    let message = failure.to_string();
+    node.update(|status| {
+        let since = status.error.as_ref().filter(|e| e.cause == failure.cause.row().label).map(|e| e.since);
+        let since = since.unwrap_or_else(|| node.world.time.now());
+        status.error = Some(ReportedError { cause: failure.cause.row().label.to_owned(), message, since });
+    });
+    let waited = now.saturating_sub(trouble.since);
+    if !failure.is_transient() || waited >= limit(failure.cause, step.patience) {
+        return Err(give_up(failure, waited));
+    }
+    let after = node.jitter(trouble.backoff.step());
+    node.enter(Phase::Waiting);
+    node.tell(&Event::Retrying { what: step.name, failure: &failure, after });
+    node.world.time.sleep(after).await;
+    Ok(())
+}
+
+fn give_up(failure: Failure, waited: Duration) -> Failure {
+    if failure.is_transient() {
+        let detail = format!("{} (gave up after {} s)", failure.detail, waited.as_secs());
+        Failure { detail, ..failure }
+    } else {
+        failure
+    }
+}

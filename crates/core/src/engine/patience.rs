@@ -1,0 +1,61 @@
+//! How long, and how often, a failure is tried again: pure.
+
+use crate::model::cause::Cause;
+use std::time::Duration;
+
+/// First delay after a failure.
+const FIRST: Duration = Duration::from_secs(1);
+/// Longest delay between two attempts: what a person who has just mended the cause waits at most.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Exponential delays from 1 s to 30 s; the caller adds jitter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backoff {
+    next: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Backoff { next: FIRST }
+    }
+}
+
+impl Backoff {
+    /// The delay before the next attempt.
+    pub fn step(&mut self) -> Duration {
+        let now = self.next;
+        self.next = (now * 2).min(LONGEST);
+        now
+    }
+}
+
+/// How long this cause is retried, of a step that has `patience` in all: some causes are known not to mend themselves
+/// later than that (facts: reliability.md).
+pub fn limit(cause: Cause, patience: Duration) -> Duration {
+    let minutes = |n: u64| Duration::from_secs(60 * n).min(patience);
+    match cause {
+        Cause::ClockSkew | Cause::MetadataUnavailable => minutes(5),
+        Cause::NoCredentials | Cause::BadCredentials => minutes(10),
+        _ => patience,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_longest() {
+        let mut backoff = Backoff::default();
+        let delays: Vec<u64> = (0..7).map(|_| backoff.step().as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn a_cause_never_extends_a_steps_patience() {
+        let second = Duration::from_secs(1);
+        assert_eq!(limit(Cause::ClockSkew, second), second);
+        assert_eq!(limit(Cause::ClockSkew, Duration::from_secs(3600)), Duration::from_secs(300));
+        assert_eq!(limit(Cause::NoBundle, Duration::from_secs(3600)), Duration::from_secs(3600));
+    }
+}
