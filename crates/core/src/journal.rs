@@ -65,6 +65,8 @@ pub enum Entry {
     ResetBegan,
     /// The machine is clean again.
     ResetDone,
+    /// An operator reset the machine: the attempt is over, and so is what it proved.
+    Abandoned,
     /// The addons with this digest were applied.
     AddonsApplied {
         /// SHA-256 of the manifests, hex.
@@ -254,6 +256,8 @@ pub fn last_attempt(lines: &[Line]) -> Option<Attempt> {
                 completed: false,
                 addons: None,
             });
+        } else if line.entry == Entry::Abandoned {
+            current = None;
         } else if let Some(attempt) = current.as_mut().filter(|attempt| attempt.id == line.attempt) {
             apply(attempt, &line.entry);
         }
@@ -272,10 +276,12 @@ fn apply(attempt: &mut Attempt, entry: &Entry) {
             attempt.resetting = false;
             attempt.initialised = None;
             attempt.joined = None;
+            attempt.completed = false;
         }
         Entry::AddonsApplied { digest } => attempt.addons = Some(digest.clone()),
         Entry::Completed => attempt.completed = true,
-        Entry::Began { .. } | Entry::StepBegan { .. } | Entry::StepEnded { .. } | Entry::Unknown => {}
+        Entry::Abandoned | Entry::Began { .. } | Entry::StepBegan { .. } | Entry::StepEnded { .. } | Entry::Unknown => {
+        }
     }
 }
 

@@ -1,1 +1,22 @@
-//! duties
+//! How a node stays a good one: the duties of its agent.
+
+mod bundle;
+mod certificates;
+mod register;
+mod report;
+
+pub use report::{build_report, final_report};
+
+use crate::engine::Duty;
+use crate::model::identity::Role;
+
+/// The duties of a role.
+pub fn for_role(role: Role) -> Vec<Box<dyn Duty>> {
+    let mut duties: Vec<Box<dyn Duty>> =
+        vec![Box::<report::ReportDuty>::default(), Box::new(certificates::CertificatesDuty)];
+    if role == Role::Master {
+        duties.push(Box::<bundle::BundleDuty>::default());
+        duties.push(Box::new(register::RegisterDuty));
+    }
+    duties
+}

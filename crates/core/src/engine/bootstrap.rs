@@ -99,7 +99,7 @@ async fn apply(node: &Node, step: &dyn Step, why: &str) -> Outcome<()> {
             report.took_ms = Some(took_ms);
         }
     });
-    node.tell(&Event::StepEnded { step: name, took, result: result.as_ref().map(|()| ()) });
+    node.tell(&Event::StepEnded { step: name, took, result: result.as_ref().copied() });
     // A full disk must not hide the failure of the step itself.
     let noted = journal.note(Entry::StepEnded { step: name.to_owned(), took_ms, failure });
     result.and(noted)
@@ -142,20 +142,11 @@ async fn back_off(node: &Node, step: PatientStep, failure: Failure, trouble: &mu
     });
     let waited = now.saturating_sub(trouble.since);
     if !failure.is_transient() || waited >= limit(failure.cause, step.patience) {
-        return Err(give_up(failure, waited));
+        return Err(if failure.is_transient() { failure.exhausted(waited) } else { failure });
     }
     let after = node.jitter(trouble.backoff.step());
     node.enter(Phase::Waiting);
     node.tell(&Event::Retrying { what: step.name, failure: &failure, after });
     node.world.time.sleep(after).await;
     Ok(())
-}
-
-fn give_up(failure: Failure, waited: Duration) -> Failure {
-    if failure.is_transient() {
-        let detail = format!("{} (gave up after {} s)", failure.detail, waited.as_secs());
-        Failure { detail, ..failure }
-    } else {
-        failure
-    }
 }

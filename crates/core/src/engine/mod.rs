@@ -52,7 +52,7 @@ pub trait Duty {
     /// Kebab-case, stable.
     fn name(&self) -> &'static str;
     /// Whether it runs from the start of the agent, and not only once the machine is a node.
-    fn from_the_start(&self) -> bool {
+    fn runs_during_bootstrap(&self) -> bool {
         false
     }
     /// A tick that lasts longer is cut off; the watchdog is fed only while ticks keep to it.

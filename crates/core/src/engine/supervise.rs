@@ -15,7 +15,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// The whole life of an agent: bootstrap, then duties for ever. Duties that run from the start (the report) run beside
 /// the bootstrap. Returns only with the bootstrap's failure.
 pub async fn live(node: &Node, steps: &[Box<dyn Step>], duties: &[Box<dyn Duty>]) -> Outcome<Infallible> {
-    let (early, late): (Vec<&dyn Duty>, Vec<&dyn Duty>) = duties.iter().map(|d| &**d).partition(|d| d.from_the_start());
+    let (early, late): (Vec<&dyn Duty>, Vec<&dyn Duty>) =
+        duties.iter().map(|d| &**d).partition(|d| d.runs_during_bootstrap());
     let story = async {
         bootstrap(node, steps).await?;
         Ok(run_all(node, &late).await)

@@ -18,6 +18,8 @@ const RESET_DEADLINE: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct ResetProof {
     run: String,
+    /// The attempt is over with it: an operator starts anew.
+    abandons: bool,
 }
 
 impl ResetProof {
@@ -34,8 +36,15 @@ impl ResetProof {
                 refuse("a commit of this cluster was sent, so it may be established")
             }
             Some(attempt) if attempt.completed => refuse("it is a node that was completed"),
-            Some(attempt) => Ok(ResetProof { run: attempt.id.to_string() }),
+            Some(attempt) => Ok(ResetProof { run: attempt.id.to_string(), abandons: false }),
         }
+    }
+
+    /// The proof for an operator who has confirmed it: also for a node that was completed or committed. What was on the
+    /// machine before kubestrap is refused all the same.
+    pub fn by_operator(attempt: Option<&Attempt>, machine: &Machine) -> Outcome<ResetProof> {
+        let unfinished = attempt.cloned().map(|a| Attempt { commit_attempted: false, completed: false, ..a });
+        Ok(ResetProof { abandons: true, ..ResetProof::from_journal(unfinished.as_ref(), machine)? })
     }
 }
 
@@ -60,7 +69,7 @@ pub async fn reset(node: &Node, proof: ResetProof) -> Outcome<()> {
         let left = machine.traces.join(", ");
         return Err(Failure::new(Cause::ToolFailed, "reset this machine", format!("`kubeadm reset` left {left}")));
     }
-    journal.note(Entry::ResetDone)
+    journal.note(if proof.abandons { Entry::Abandoned } else { Entry::ResetDone })
 }
 
 #[cfg(test)]
@@ -95,9 +104,13 @@ mod tests {
             Some(Attempt { commit_attempted: true, ..attempt() }),
             Some(Attempt { completed: true, ..attempt() }),
         ];
-        for case in refused {
+        for case in &refused {
             let failure = ResetProof::from_journal(case.as_ref(), &machine).expect_err("refused");
             assert_eq!(failure.cause, Cause::ForeignState);
         }
+        // An operator's word covers our own finished work, and nothing that was there before.
+        assert!(ResetProof::by_operator(refused[3].as_ref(), &machine).is_ok());
+        assert!(ResetProof::by_operator(refused[1].as_ref(), &machine).is_err());
+        assert!(ResetProof::by_operator(None, &machine).is_err());
     }
 }

@@ -2,6 +2,7 @@
 //! fix. Adapters map their library's errors to a [`Cause`]; `doctor`, `status`, `main` and the engine only read.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Exit codes of the program; they are API (README, systemd `RestartPreventExitStatus=2 10 11`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,12 +195,14 @@ pub struct Failure {
     pub detail: String,
     /// A fix better than the table's, when the place knows one.
     pub advice: Option<String>,
+    /// Whoever failed has already waited as long as it was told to: the engine does not try again.
+    pub exhausted: bool,
 }
 
 impl Failure {
     /// A failure whose fix is the table's.
     pub fn new(cause: Cause, attempted: impl Into<String>, detail: impl Into<String>) -> Self {
-        Failure { cause, attempted: attempted.into(), detail: detail.into(), advice: None }
+        Failure { cause, attempted: attempted.into(), detail: detail.into(), advice: None, exhausted: false }
     }
 
     /// The same failure with a fix better than the table's.
@@ -209,14 +212,21 @@ impl Failure {
         self
     }
 
+    /// The same failure, after `waited`: it is not tried again.
+    #[must_use]
+    pub fn exhausted(self, waited: Duration) -> Self {
+        let detail = format!("{} (gave up after {} s)", self.detail, waited.as_secs());
+        Failure { detail, exhausted: true, ..self }
+    }
+
     /// What to do about it.
     pub fn fix(&self) -> &str {
         self.advice.as_deref().unwrap_or(self.cause.row().fix)
     }
 
-    /// Whether it is worth waiting.
+    /// Whether it is worth trying again.
     pub fn is_transient(&self) -> bool {
-        self.cause.is_transient()
+        self.cause.is_transient() && !self.exhausted
     }
 }
 

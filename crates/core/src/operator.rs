@@ -1,0 +1,87 @@
+//! The operator's tools: what a person may do that the agent never does by itself. The caller asks for confirmation;
+//! here the state is read, shown and changed.
+
+use crate::journal::Journal;
+use crate::kubeadm::machine::Machine;
+use crate::kubeadm::reset::{self, ResetProof};
+use crate::model::cause::{Cause, Failure, Outcome};
+use crate::model::register::{Register, RegisterState};
+use crate::node::Node;
+use crate::store::Store;
+use crate::store::register::Seen;
+
+/// Who holds the register, for a person who is about to unlock it. Fails when there is nothing to unlock.
+pub async fn register_to_unlock(store: &Store) -> Outcome<Seen> {
+    let attempted = "unlock the cluster register";
+    let Some(seen) = store.register().await? else {
+        let why = "there is no cluster.json: nobody holds it";
+        return Err(Failure::new(Cause::Usage, attempted, why).advise("nothing is to be done; start a master"));
+    };
+    match &seen.register.state {
+        RegisterState::Initialising { .. } => Ok(seen),
+        RegisterState::Established { .. } => {
+            let why = "the cluster is established: nobody holds the register";
+            Err(Failure::new(Cause::Usage, attempted, why).advise("nothing is to be done"))
+        }
+    }
+}
+
+/// What unlocking breaks, in words for a person.
+pub fn unlock_warning(register: &Register) -> String {
+    let holder = match &register.state {
+        RegisterState::Initialising { holder: Some(holder), since, .. } => {
+            format!("{} ({}) since {since}", holder.node_name, holder.identity)
+        }
+        RegisterState::Initialising { holder: None, .. } => "nobody (it was unlocked before)".to_owned(),
+        RegisterState::Established { .. } => "nobody".to_owned(),
+    };
+    format!(
+        "The register of cluster {} ({}) is held by {holder}.\n\
+         If that machine is still running, it loses the right to make the cluster: its kubelet is stopped and what it \
+         made is useless. The next master takes over and keeps the cluster's uid.",
+        register.cluster, register.uid
+    )
+}
+
+/// What `kubestrap reset` would destroy, with the proof that it may; the refusal otherwise.
+pub struct ResetPlan {
+    /// Every trace that goes.
+    pub traces: Vec<String>,
+    /// Whether an attempt is recorded, and what became of it.
+    pub story: String,
+    proof: Option<ResetProof>,
+}
+
+/// Reads what a reset would destroy. `force` lets an operator reset a node that was completed or committed; state that
+/// was on the machine before kubestrap is refused in any case.
+pub fn plan_reset(node: &Node, force: bool) -> Outcome<ResetPlan> {
+    let machine = Machine::look(&*node.world.files)?;
+    let attempt = Journal::new(node.world.files.clone(), node.world.time.clone()).attempt()?;
+    let story = match &attempt {
+        None => "no attempt is recorded on this machine".to_owned(),
+        Some(a) if a.committed.is_some() => format!("this machine made cluster {}", a.uid),
+        Some(a) if a.joined.is_some() => format!("this machine joined cluster {}", a.uid),
+        Some(a) => format!("attempt {} for cluster {} did not end", a.id, a.uid),
+    };
+    let traces = machine.traces.clone();
+    if machine.is_clean() {
+        return Ok(ResetPlan { traces, story, proof: None });
+    }
+    let proof = if force {
+        ResetProof::by_operator(attempt.as_ref(), &machine)
+    } else {
+        ResetProof::from_journal(attempt.as_ref(), &machine)
+    };
+    let proof = proof.map_err(|failure| {
+        if force { failure } else { failure.advise("`kubestrap reset --force` resets a node that kubestrap made") }
+    })?;
+    Ok(ResetPlan { traces, story, proof: Some(proof) })
+}
+
+/// Carries the reset out; nothing happens on a clean machine. The next `run` begins a new attempt.
+pub async fn carry_out_reset(node: &Node, plan: ResetPlan) -> Outcome<()> {
+    match plan.proof {
+        Some(proof) => reset::reset(node, proof).await,
+        None => Ok(()),
+    }
+}

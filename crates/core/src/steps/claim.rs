@@ -1,0 +1,347 @@
+//! `claim-register`: the right to run `kubeadm init`, from the one register that all masters of a cluster share.
+
+use super::{HALF_AN_HOUR, journal};
+use crate::engine::{Step, Verdict};
+use crate::journal::{Attempt, AttemptKind};
+use crate::kubeadm::machine::Machine;
+use crate::kubeadm::reset::{self, ResetProof};
+use crate::model::cause::{Cause, Failure, Outcome};
+use crate::model::register::{Holder, Register, RegisterState};
+use crate::node::Node;
+use crate::ports::JobSpec;
+use crate::store::Store;
+use crate::store::gone::{Gone, GoneWatch, Judgement};
+use crate::store::register::{Claim, Seen};
+use async_trait::async_trait;
+use std::time::Duration;
+
+/// Stopping a service: systemd's own default is 90 s.
+const STOP_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Claims the register, takes it over from a holder that is gone, or puts it back when it vanished.
+#[derive(Default)]
+pub struct ClaimRegister {
+    watch: GoneWatch,
+}
+
+/// What is to be done about the register: pure, but for whether another holder is gone.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    /// We hold it, or our cluster is established.
+    Ours(String),
+    /// There is none, and nothing in the store speaks of a cluster that ever was, as far as the machine knows.
+    Claim,
+    /// It vanished, and this machine made the cluster.
+    PutBack,
+    /// Another holder, who may be gone.
+    Contested,
+    /// Somebody took it over while this machine initialised.
+    Lost(String),
+    /// Waiting, or a person, is needed.
+    Refuse(Failure),
+}
+
+fn decide(register: Option<&Register>, attempt: Option<&Attempt>, machine: &Machine, cluster: &str) -> Decision {
+    let claiming = format!("claim the register of cluster {cluster}");
+    if let Err(failure) = machine.refuse_foreign(attempt, &claiming) {
+        return Decision::Refuse(failure);
+    }
+    if let Some(joined) = attempt.filter(|attempt| attempt.kind == AttemptKind::Join && !machine.is_clean()) {
+        let why = format!("this machine is a worker (attempt {})", joined.id);
+        return Decision::Refuse(Failure::new(Cause::ForeignState, claiming, why));
+    }
+    let attempt = attempt.filter(|attempt| attempt.kind == AttemptKind::Init);
+    match (register, attempt) {
+        (None, Some(attempt)) if attempt.commit_attempted => match &attempt.initialised {
+            Some(ca) if machine.ca.as_ref() == Some(ca) => Decision::PutBack,
+            _ => Decision::Refuse(lost_state(&claiming, attempt, machine)),
+        },
+        (None, _) => Decision::Claim,
+        (Some(register), attempt) => of_register(register, attempt, machine, &claiming),
+    }
+}
+
+fn of_register(register: &Register, attempt: Option<&Attempt>, machine: &Machine, claiming: &str) -> Decision {
+    let ours = attempt.filter(|attempt| attempt.id == register.attempt());
+    match (&register.state, ours, attempt) {
+        (RegisterState::Established { ca_sha256, .. }, Some(attempt), _) if machine.ca.as_ref() != Some(ca_sha256) => {
+            Decision::Refuse(lost_state(claiming, attempt, machine))
+        }
+        (RegisterState::Established { ca_sha256, .. }, Some(_), _) => {
+            Decision::Ours(format!("cluster {} is established, CA {ca_sha256}", register.uid))
+        }
+        (RegisterState::Initialising { .. }, Some(_), _) => Decision::Ours("this machine holds the register".into()),
+        // Our own attempt left state here, but the register names another one.
+        (_, None, Some(attempt)) if !machine.is_clean() => {
+            Decision::Lost(format!("the register names attempt {}, not ours ({})", register.attempt(), attempt.id))
+        }
+        (RegisterState::Established { created_by, created_at, .. }, None, _) => {
+            let why = format!("{} ({}) made it on {created_at}", created_by.node_name, created_by.identity);
+            Decision::Refuse(Failure::new(Cause::AlreadyEstablished, claiming, format!("the cluster exists: {why}")))
+        }
+        (RegisterState::Initialising { .. }, None, _) => Decision::Contested,
+    }
+}
+
+fn lost_state(claiming: &str, attempt: &Attempt, machine: &Machine) -> Failure {
+    let has = machine.ca.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    let made = attempt.committed.as_ref().or(attempt.initialised.as_ref());
+    let made = made.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+    let why = format!("attempt {} of this machine made CA {made}, but the machine now carries CA {has}", attempt.id);
+    Failure::new(Cause::ForeignCluster, claiming, why)
+        .advise("restore /etc/kubernetes and /var/lib/etcd from a backup, or `kubestrap cluster retire` and start anew")
+}
+
+/// Who we are, as the register records it.
+pub fn holder(node: &Node) -> Holder {
+    Holder {
+        identity: node.identity.key(),
+        node_name: node.identity.node_name.clone(),
+        ec2: node.identity.ec2().cloned(),
+    }
+}
+
+#[async_trait(?Send)]
+impl Step for ClaimRegister {
+    fn name(&self) -> &'static str {
+        "claim-register"
+    }
+
+    fn describe(&self) -> &'static str {
+        "claim the cluster register, so that one machine alone runs `kubeadm init`"
+    }
+
+    fn patience(&self, node: &Node) -> Duration {
+        node.settings.join.wait.max(HALF_AN_HOUR)
+    }
+
+    async fn check(&self, node: &Node) -> Outcome<Verdict> {
+        let (seen, decision) = look(node).await?;
+        if let Some(seen) = &seen {
+            node.update(|status| status.uid = Some(seen.register.uid));
+        }
+        match decision {
+            Decision::Ours(why) => Ok(Verdict::Done(why)),
+            Decision::Claim => {
+                refuse_traces(node).await?;
+                Ok(Verdict::Wanted("there is no cluster yet".into()))
+            }
+            Decision::PutBack => Ok(Verdict::Wanted("cluster.json vanished; this machine made the cluster".into())),
+            Decision::Lost(why) => Ok(Verdict::Wanted(format!("{why}: stop the kubelet"))),
+            Decision::Refuse(failure) => Err(failure),
+            Decision::Contested => {
+                self.gone(node, seen.as_ref()).await?;
+                Ok(Verdict::Wanted("its holder is gone".into()))
+            }
+        }
+    }
+
+    async fn apply(&self, node: &Node) -> Outcome<()> {
+        let (seen, decision) = look(node).await?;
+        match (decision, seen) {
+            (Decision::Ours(_), _) => Ok(()),
+            (Decision::Claim, _) => claim(node).await,
+            (Decision::PutBack, _) => put_back(node).await,
+            (Decision::Lost(why), _) => Err(step_down(node, why).await),
+            (Decision::Refuse(failure), _) => Err(failure),
+            (Decision::Contested, seen) => {
+                let gone = self.gone(node, seen.as_ref()).await?;
+                take_over(node, seen, gone).await
+            }
+        }
+    }
+}
+
+impl ClaimRegister {
+    async fn gone(&self, node: &Node, seen: Option<&Seen>) -> Outcome<Gone> {
+        let waiting = |why: String| Failure::new(Cause::HeldByOther, "claim the cluster register", why);
+        let Some(seen) = seen else { return Err(waiting("it has just changed".into())) };
+        match self.watch.look(node, seen).await? {
+            Judgement::Gone(gone) => Ok(gone),
+            Judgement::NotGone(why) => {
+                node.wait_for(format!("the holder of the register: {why}"));
+                Err(waiting(why))
+            }
+        }
+    }
+}
+
+async fn look(node: &Node) -> Outcome<(Option<Seen>, Decision)> {
+    let seen = Store::of(node).register().await?;
+    let attempt = journal(node).attempt()?;
+    let machine = Machine::look(&*node.world.files)?;
+    let register = seen.as_ref().map(|seen| &seen.register);
+    let decision = decide(register, attempt.as_ref(), &machine, node.settings.cluster.as_str());
+    Ok((seen, decision))
+}
+
+/// Safety rule 3: a store that names a uid while `cluster.json` is missing held a cluster once. Reports of nodes that
+/// never learned a uid do not count.
+async fn refuse_traces(node: &Node) -> Outcome<()> {
+    let own = journal(node).attempt()?.map(|attempt| attempt.uid);
+    let traces = Store::of(node).traces().await?;
+    // Our own attempt's uid may already be in our own report, when a claim of ours was lost.
+    let foreign: Vec<&str> =
+        traces.iter().filter(|t| t.uid.is_none() || t.uid != own).map(|trace| trace.key.as_str()).collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let why = format!("cluster.json is missing, but the store still holds {}", foreign.join(", "));
+    Err(Failure::new(Cause::RegisterMissing, format!("claim the register of cluster {}", node.settings.cluster), why))
+}
+
+async fn claim(node: &Node) -> Outcome<()> {
+    refuse_traces(node).await?;
+    let store = Store::of(node);
+    store.self_test().await?;
+    let journal = journal(node);
+    let machine = Machine::look(&*node.world.files)?;
+    let earlier = journal.attempt()?.filter(|attempt| attempt.kind == AttemptKind::Init && !attempt.commit_attempted);
+    // An earlier claim of the same attempt may still land: it must be recognised as ours.
+    let recorded = match earlier {
+        Some(attempt) => journal.recorded(attempt.id)?,
+        None => Some(journal.begin(node.uuid(), AttemptKind::Init, node.uuid(), machine.is_clean())?),
+    };
+    let Some(recorded) = recorded else {
+        return Err(Failure::new(
+            Cause::Internal,
+            "claim the cluster register",
+            "the attempt just recorded is not the last",
+        ));
+    };
+    match store.claim(&recorded, &holder(node)).await? {
+        Claim::Held(_) => Ok(()),
+        Claim::Lost => Err(lost_race()),
+    }
+}
+
+fn lost_race() -> Failure {
+    Failure::new(Cause::HeldByOther, "claim the cluster register", "another machine was faster")
+}
+
+async fn take_over(node: &Node, seen: Option<Seen>, gone: Gone) -> Outcome<()> {
+    let Some(seen) = seen else { return Err(lost_race()) };
+    let journal = journal(node);
+    let machine = Machine::look(&*node.world.files)?;
+    if !machine.is_clean() {
+        let proof = ResetProof::from_journal(journal.attempt()?.as_ref(), &machine)?;
+        reset::reset(node, proof).await?;
+    }
+    let recorded = journal.begin(node.uuid(), AttemptKind::Init, seen.register.uid, true)?;
+    match Store::of(node).take_over(&seen, gone, &recorded, &holder(node)).await? {
+        Claim::Held(_) => Ok(()),
+        Claim::Lost => Err(lost_race()),
+    }
+}
+
+async fn put_back(node: &Node) -> Outcome<()> {
+    let Some(attempt) = journal(node).attempt()? else { return Err(lost_race()) };
+    // A commit whose answer was never seen counts: this is decided only when the machine still carries that CA.
+    let made = Attempt { committed: attempt.committed.clone().or(attempt.initialised.clone()), ..attempt };
+    node.tell(&crate::node::Event::Note("cluster.json vanished from the store; putting it back"));
+    Store::of(node).put_back(&made, &holder(node), node.world.time.now()).await.map(|_| ())
+}
+
+/// Another machine makes the cluster: ours must not serve a second one.
+pub(super) async fn step_down(node: &Node, why: String) -> Failure {
+    let stop = JobSpec {
+        name: "stop-kubelet".into(),
+        run: "step-down".into(),
+        argv: ["systemctl", "disable", "--now", "kubelet"].map(str::to_owned).to_vec(),
+        deadline: STOP_DEADLINE,
+    };
+    let started = node.world.jobs.start(&stop).await;
+    let said = match started {
+        Ok(()) => "the kubelet is being stopped".to_owned(),
+        Err(failure) => format!("and the kubelet could not be stopped ({failure})"),
+    };
+    Failure::new(Cause::TakenOver, "keep the cluster register", format!("{why}; {said}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::names::CaHash;
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    fn machine(ca: Option<u8>) -> Machine {
+        let ca = ca.map(|byte| CaHash::from_digest(&[byte; 32]));
+        let traces = ca.iter().map(|_| "/etc/kubernetes/pki/ca.crt".to_owned()).collect();
+        Machine { traces, kubelet_conf: ca.is_some(), admin_conf: ca.is_some(), ca }
+    }
+
+    fn attempt(id: u128, kind: AttemptKind) -> Attempt {
+        Attempt {
+            id: Uuid::from_u128(id),
+            kind,
+            uid: Uuid::from_u128(99),
+            machine_was_clean: true,
+            initialised: Some(CaHash::from_digest(&[1; 32])),
+            commit_attempted: false,
+            committed: None,
+            joined: None,
+            resetting: false,
+            completed: false,
+            addons: None,
+        }
+    }
+
+    fn register(id: u128, established: Option<u8>) -> Register {
+        let (attempt, at) = (Uuid::from_u128(id), Timestamp::UNIX_EPOCH);
+        let by = Holder { identity: "machine-x".into(), node_name: "x".into(), ec2: None };
+        let state = match established {
+            Some(byte) => {
+                let ca_sha256 = CaHash::from_digest(&[byte; 32]);
+                RegisterState::Established { attempt, ca_sha256, created_by: by, created_at: at }
+            }
+            None => RegisterState::Initialising { attempt, holder: Some(by), since: at },
+        };
+        Register { schema: 1, cluster: "test".into(), uid: Uuid::from_u128(99), state }
+    }
+
+    fn cause(decision: Decision) -> Cause {
+        match decision {
+            Decision::Refuse(failure) => failure.cause,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_absent_register_is_claimed_only_by_a_machine_that_made_nothing_yet() {
+        let committed = Attempt { commit_attempted: true, ..attempt(1, AttemptKind::Init) };
+        assert_eq!(decide(None, None, &machine(None), "test"), Decision::Claim);
+        assert_eq!(decide(None, Some(&attempt(1, AttemptKind::Init)), &machine(None), "test"), Decision::Claim);
+        assert_eq!(decide(None, Some(&committed), &machine(Some(1)), "test"), Decision::PutBack);
+        assert_eq!(cause(decide(None, Some(&committed), &machine(Some(2)), "test")), Cause::ForeignCluster);
+        assert_eq!(cause(decide(None, Some(&committed), &machine(None), "test")), Cause::ForeignCluster);
+        assert_eq!(cause(decide(None, None, &machine(Some(1)), "test")), Cause::ForeignState);
+        assert_eq!(
+            cause(decide(None, Some(&attempt(1, AttemptKind::Join)), &machine(Some(1)), "test")),
+            Cause::ForeignState
+        );
+    }
+
+    #[test]
+    fn our_own_register_is_ours_only_with_our_ca() {
+        let ours = attempt(1, AttemptKind::Init);
+        let decide = |register: &Register, machine: &Machine| decide(Some(register), Some(&ours), machine, "test");
+        assert!(matches!(decide(&register(1, None), &machine(None)), Decision::Ours(_)));
+        assert!(matches!(decide(&register(1, Some(1)), &machine(Some(1))), Decision::Ours(_)));
+        assert_eq!(cause(decide(&register(1, Some(1)), &machine(Some(2)))), Cause::ForeignCluster);
+        assert_eq!(cause(decide(&register(1, Some(1)), &machine(None))), Cause::ForeignCluster);
+    }
+
+    #[test]
+    fn anothers_register_is_waited_for_or_refused_and_never_overridden() {
+        let ours = attempt(1, AttemptKind::Init);
+        assert_eq!(decide(Some(&register(2, None)), None, &machine(None), "test"), Decision::Contested);
+        assert_eq!(decide(Some(&register(2, None)), Some(&ours), &machine(None), "test"), Decision::Contested);
+        assert!(matches!(decide(Some(&register(2, None)), Some(&ours), &machine(Some(1)), "test"), Decision::Lost(_)));
+        assert!(matches!(
+            decide(Some(&register(2, Some(2))), Some(&ours), &machine(Some(1)), "test"),
+            Decision::Lost(_)
+        ));
+        assert_eq!(cause(decide(Some(&register(2, Some(2))), None, &machine(None), "test")), Cause::AlreadyEstablished);
+    }
+}
