@@ -1,13 +1,24 @@
 //! The join bundle: read, verified before anything is done with it, published.
 
-use super::Store;
+use super::settle::{Intent, Settled};
+use super::{Keys, Store, document};
 use crate::model::bundle::JoinBundle;
-use crate::model::cause::{Failure, Outcome};
-use crate::model::names::{CaHash, ClusterName};
-use crate::ports::{ETag, Reading};
+use crate::model::cause::{Cause, Failure, Outcome};
+use crate::model::names::{BootstrapToken, CaHash, ClusterName};
+use crate::model::register::{Register, SCHEMA};
+use crate::ports::{Condition, ETag, Object, Reading};
 use jiff::{SignedDuration, Timestamp};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::time::Duration;
 use uuid::Uuid;
+
+/// The publisher's clock may be ahead of ours by this much.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(2);
+/// Local clock and store may differ by this much; AWS itself tolerates 5 min (15 for S3) before it refuses requests.
+const SKEW_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
+/// No token lives longer; the default is an hour, kubeadm's own default is 24 h.
+const LONGEST_LIFE: SignedDuration = SignedDuration::from_hours(48);
 
 /// What a bundle must agree with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +37,16 @@ pub struct Expectation {
     pub min_life: Duration,
     /// The highest sequence seen before (of the same uid): a lower one is a rollback.
     pub seen_sequence: Option<u64>,
+}
+
+impl Expectation {
+    /// What the register says, when it was read; everything else as given.
+    #[must_use]
+    pub fn with_register(mut self, register: Option<&Register>) -> Self {
+        self.uid = register.map(|register| register.uid);
+        self.ca = register.and_then(Register::ca).cloned();
+        self
+    }
 }
 
 /// A proof that a bundle was verified: made only by [`verify`], demanded by join.
@@ -48,17 +69,104 @@ pub enum Published {
     Overtaken,
 }
 
-/// Checks a bundle as it came from the store.
+/// Checks a bundle as it came from the store. No error repeats what it contains but for cluster, uid, CA and times.
+///
+/// Errors: `ObjectRejected` (malformed, inconsistent, of another uid or CA than the register's, rolled back; the next
+/// one may be better), `NoBundle` (expired, or about to), `ForeignCluster` (another name, or not the pinned CA).
 pub fn verify(body: &[u8], expect: &Expectation) -> Result<VerifiedBundle, Failure> {
-    let _ = (body, expect);
-    todo!()
+    let key = Keys::of(&expect.cluster).worker_bundle();
+    let bundle = parse(&key, body)?;
+    check_cluster(&key, &bundle, expect)?;
+    check_times(&key, &bundle, expect)?;
+    if let Some(seen) = expect.seen_sequence.filter(|seen| bundle.sequence < *seen) {
+        let why =
+            format!("its sequence is {}, and {seen} was seen before: an old bundle was put back", bundle.sequence);
+        return Err(document::rejected(&key, why));
+    }
+    Ok(VerifiedBundle(bundle))
+}
+
+/// Field by field, and not by serde's derive: its errors repeat values, and the token may be in any field.
+fn parse(key: &str, body: &[u8]) -> Outcome<JoinBundle> {
+    let fields = document::fields(key, body)?;
+    let token = fields.get("token").and_then(Value::as_str).ok_or("it is missing, or not a text".to_owned());
+    let token =
+        token.and_then(BootstrapToken::parse).map_err(|why| document::rejected(key, format!("token: {why}")))?;
+    let publisher: String = field(key, &fields, "publisher", "a text")?;
+    if !document::is_line(&publisher) {
+        return Err(document::rejected(key, "publisher is not one line of text"));
+    }
+    Ok(JoinBundle {
+        schema: SCHEMA,
+        cluster: field(key, &fields, "cluster", "a text")?,
+        uid: field(key, &fields, "uid", "a uuid")?,
+        endpoint: field(key, &fields, "endpoint", "host:port")?,
+        ca_sha256: field(key, &fields, "ca_sha256", "sha256: and 64 lower-case hex digits")?,
+        server_version: field(key, &fields, "server_version", "a version such as v1.36.1")?,
+        token,
+        issued_at: field(key, &fields, "issued_at", "a time such as 2026-11-21T00:00:00Z")?,
+        expires_at: field(key, &fields, "expires_at", "a time such as 2026-11-21T00:00:00Z")?,
+        sequence: field(key, &fields, "sequence", "a number that is not negative")?,
+        publisher,
+        write_id: field(key, &fields, "write_id", "a uuid")?,
+    })
+}
+
+fn field<T: DeserializeOwned>(key: &str, fields: &Map<String, Value>, name: &str, form: &str) -> Outcome<T> {
+    let value = fields.get(name).ok_or_else(|| document::rejected(key, format!("it has no {name}")))?;
+    serde_json::from_value(value.clone()).map_err(|_| document::rejected(key, format!("{name} is not {form}")))
+}
+
+fn check_cluster(key: &str, bundle: &JoinBundle, expect: &Expectation) -> Outcome<()> {
+    let foreign = |why: String| Failure::new(Cause::ForeignCluster, format!("use {key}"), why);
+    if bundle.cluster != expect.cluster.as_str() {
+        return Err(foreign("it is the bundle of another cluster".to_owned()));
+    }
+    if let Some(pin) = expect.ca_pin.as_ref().filter(|pin| **pin != bundle.ca_sha256) {
+        let why = format!("its CA is {}, and this machine is configured to insist on {pin}", bundle.ca_sha256);
+        return Err(
+            foreign(why).advise("find out who changed the CA; correct `ca_pin` only when the cluster was rebuilt")
+        );
+    }
+    if let Some(uid) = expect.uid.filter(|uid| *uid != bundle.uid) {
+        return Err(document::rejected(key, format!("it is for cluster {}, and the register says {uid}", bundle.uid)));
+    }
+    if let Some(ca) = expect.ca.as_ref().filter(|ca| **ca != bundle.ca_sha256) {
+        return Err(document::rejected(key, format!("its CA is {}, and the register says {ca}", bundle.ca_sha256)));
+    }
+    Ok(())
+}
+
+fn check_times(key: &str, bundle: &JoinBundle, expect: &Expectation) -> Outcome<()> {
+    let ahead = bundle.issued_at.duration_since(expect.now);
+    if ahead > CLOCK_TOLERANCE {
+        let why = format!("it was issued {} s in the future of this machine's clock", ahead.as_secs());
+        return Err(document::rejected(key, why).advise("check the clocks of this machine and of the master"));
+    }
+    let life = bundle.expires_at.duration_since(bundle.issued_at);
+    if life <= SignedDuration::ZERO {
+        return Err(document::rejected(key, "it expires before it was issued"));
+    }
+    if life > LONGEST_LIFE {
+        return Err(document::rejected(key, format!("it lives {} h, and 48 h is the most", life.as_hours())));
+    }
+    let left = bundle.expires_at.duration_since(expect.now);
+    let needed = SignedDuration::try_from(expect.min_life).unwrap_or(SignedDuration::MAX);
+    let unusable = |why: String| Err(Failure::new(Cause::NoBundle, format!("use {key}"), why));
+    if left <= SignedDuration::ZERO {
+        return unusable(format!("it expired at {}", bundle.expires_at));
+    }
+    if left < needed {
+        return unusable(format!("it expires in {} s, and joining may take {} s", left.as_secs(), needed.as_secs()));
+    }
+    Ok(())
 }
 
 /// How far the local clock is ahead of the store's (negative: behind), when that is more than a minute; `None` when
 /// they agree or the store has no clock.
 pub fn clock_skew(now: Timestamp, served_at: Option<Timestamp>) -> Option<SignedDuration> {
-    let _ = (now, served_at);
-    todo!()
+    let skew = now.duration_since(served_at?);
+    (skew.abs() > SKEW_TOLERANCE).then_some(skew)
 }
 
 impl Store {
@@ -67,9 +175,22 @@ impl Store {
         self.get(&self.keys.worker_bundle(), known).await
     }
 
-    /// Publishes the worker's bundle over the version it was made from (`None`: there is none yet).
+    /// Publishes the worker's bundle over the version it was made from (`None`: there is none yet). A lost answer is
+    /// settled by the bundle's `write_id`, which must be fresh.
     pub async fn publish_bundle(&self, bundle: &JoinBundle, previous: Option<&ETag>) -> Outcome<Published> {
-        let _ = (bundle, previous);
-        todo!()
+        let key = self.keys.worker_bundle();
+        let settled = self
+            .settle(Intent {
+                key: &key,
+                body: document::encode(&key, bundle)?,
+                condition: previous.map_or(Condition::Absent, |etag| Condition::Matches(etag.clone())),
+                mine: &|found: &Object| parse(&key, &found.body).is_ok_and(|b| b.write_id == bundle.write_id),
+                before: &|_| false,
+            })
+            .await?;
+        Ok(match settled {
+            Settled::Stored(etag) | Settled::Found(Object { etag, .. }) => Published::Stored(etag),
+            Settled::Other(_) => Published::Overtaken,
+        })
     }
 }

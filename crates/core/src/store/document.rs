@@ -54,3 +54,8 @@ pub(super) fn encode<T: Serialize>(key: &str, document: &T) -> Outcome<Vec<u8>> 
     }
     Ok(body)
 }
+
+/// Whether a text from the store can be shown to people: one line, not absurdly long.
+pub(super) fn is_line(text: &str) -> bool {
+    text.len() <= 512 && !text.chars().any(char::is_control)
+}

@@ -1,12 +1,31 @@
 //! The judgement *gone*: the only ground on which a register is taken from its holder.
+//!
+//! EC2 must say `terminated`, in the holder's recorded account and region, in an answer that also shows the asker (so
+//! that it is an answer about that account and region at all). NotFound is weaker, for a living instance can be NotFound
+//! for a while: it counts only for an old record, and in several looks. Clocks may delay a takeover, never cause one.
+//! Everything else is not gone: stopped and shutting down, another account, no EC2. Then an operator decides.
 
 use super::register::Seen;
 use crate::model::cause::Outcome;
+use crate::model::identity::{Ec2, Identity};
+use crate::model::register::{Holder, RegisterState};
 use crate::node::Node;
-use crate::ports::ETag;
+use crate::ports::{ETag, InstanceInfo};
+use jiff::SignedDuration;
 use std::cell::RefCell;
 use std::time::Duration;
 use uuid::Uuid;
+
+/// An instance that EC2 does not know counts only when the record is older, by the store's clock alone.
+const NOT_FOUND_AGE: SignedDuration = SignedDuration::from_hours(1);
+/// And only after this many looks ...
+const NOT_FOUND_LOOKS: usize = 5;
+/// ... over this long ...
+const NOT_FOUND_SPAN: Duration = Duration::from_secs(600);
+/// ... so far apart that five of them cannot be a burst and one more.
+const NOT_FOUND_SPACING: Duration = Duration::from_secs(150);
+/// What an operator can do about a holder that nobody can prove gone.
+const OPERATOR: &str = "if you know that it is gone, `kubestrap unlock init`";
 
 /// A proof that the holder of exactly this version of the register is gone: made only by [`GoneWatch::look`].
 #[derive(Debug, PartialEq, Eq)]
@@ -20,6 +39,11 @@ impl Gone {
     /// Why it is known to be gone, for people.
     pub fn why(&self) -> &str {
         &self.why
+    }
+
+    /// Whether it is about this version of the register.
+    pub(super) fn covers(&self, seen: &Seen) -> bool {
+        seen.register.ca().is_none() && self.attempt == seen.register.attempt() && self.etag == seen.etag
     }
 }
 
@@ -35,7 +59,7 @@ pub enum Judgement {
 /// Judges whether the register's holder is gone; keeps the looks that a NotFound needs. One per process.
 #[derive(Debug, Default)]
 pub struct GoneWatch {
-    looks: RefCell<Vec<(Uuid, Duration)>>,
+    looks: RefCell<Looks>,
 }
 
 impl GoneWatch {
@@ -46,7 +70,135 @@ impl GoneWatch {
 
     /// One look at the holder of this register. Errors are those of EC2's API; they prove nothing.
     pub async fn look(&self, node: &Node, seen: &Seen) -> Outcome<Judgement> {
-        let _ = (node, seen, &self.looks);
-        todo!()
+        let attempt = seen.register.attempt();
+        let gone = |why: String| Judgement::Gone(Gone { attempt, etag: seen.etag.clone(), why });
+        let RegisterState::Initialising { holder, .. } = &seen.register.state else {
+            return Ok(Judgement::NotGone("the cluster is established; nobody holds the register".to_owned()));
+        };
+        let (theirs, own) = match question(holder.as_ref(), &node.identity) {
+            Question::Ask { holder, own } => (holder, own),
+            Question::Unlocked => return Ok(gone("an operator unlocked the register".to_owned())),
+            Question::Pointless(why) => return Ok(Judgement::NotGone(why)),
+        };
+        let ids = [theirs.instance_id.clone(), own.instance_id.clone()];
+        let answer = node.world.cloud.instances(&theirs.region, &ids).await?;
+        let found = finding(&answer, theirs, own);
+        let verdict = self.looks.borrow_mut().judge(attempt, found, seen.age(), node.world.time.uptime());
+        Ok(match verdict {
+            Ok(why) => gone(format!("{}: {why}", theirs.instance_id)),
+            Err(why) => Judgement::NotGone(format!("{}: {why}", theirs.instance_id)),
+        })
+    }
+}
+
+/// Whether and whom EC2 is asked about.
+#[derive(Debug, PartialEq, Eq)]
+enum Question<'a> {
+    Ask { holder: &'a Ec2, own: &'a Ec2 },
+    Unlocked,
+    Pointless(String),
+}
+
+fn question<'a>(holder: Option<&'a Holder>, own: &'a Identity) -> Question<'a> {
+    let Some(holder) = holder else { return Question::Unlocked };
+    let name = &holder.node_name;
+    if holder.identity == own.key() {
+        return Question::Pointless(
+            "the holder is this very machine, in an earlier attempt of its own: its journal decides, not EC2"
+                .to_owned(),
+        );
+    }
+    let (Some(theirs), Some(own)) = (&holder.ec2, own.ec2()) else {
+        return Question::Pointless(format!(
+            "{name} or this machine is not on EC2, so nobody can be asked; {OPERATOR}"
+        ));
+    };
+    let place = |ec2: &'a Ec2| (&ec2.partition, &ec2.account, &ec2.region);
+    if place(theirs) != place(own) {
+        return Question::Pointless(format!(
+            "{name} is in account {} and region {}, which this machine cannot be shown in; {OPERATOR}",
+            theirs.account, theirs.region
+        ));
+    }
+    Question::Ask { holder: theirs, own }
+}
+
+/// What one answer of EC2 says of the holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Finding {
+    Terminated,
+    NotFound,
+    Exists(String),
+    /// The answer proves nothing.
+    Blind(String),
+}
+
+fn finding(answer: &[InstanceInfo], holder: &Ec2, own: &Ec2) -> Finding {
+    let entry = |ec2: &Ec2| answer.iter().find(|i| i.instance_id == ec2.instance_id && i.account == ec2.account);
+    if holder.instance_id == own.instance_id {
+        return Finding::Blind("the holder has this machine's own instance id".to_owned());
+    }
+    if entry(own).is_none() {
+        return Finding::Blind("EC2's answer does not show this machine either, so it proves nothing".to_owned());
+    }
+    if answer.iter().any(|i| i.instance_id == holder.instance_id && i.account != holder.account) {
+        return Finding::Blind("EC2 shows it in another account than the one recorded".to_owned());
+    }
+    match entry(holder) {
+        None => Finding::NotFound,
+        Some(instance) if instance.state == "terminated" => Finding::Terminated,
+        Some(instance) => Finding::Exists(instance.state.clone()),
+    }
+}
+
+/// The looks so far in which the holder of one attempt was NotFound, by uptime.
+#[derive(Debug, Default)]
+struct Looks {
+    of: Option<Uuid>,
+    at: Vec<Duration>,
+}
+
+impl Looks {
+    /// `Ok` when it is gone, `Err` when it is not; why, for people, in both.
+    fn judge(
+        &mut self,
+        attempt: Uuid,
+        found: Finding,
+        age: Option<SignedDuration>,
+        now: Duration,
+    ) -> Result<String, String> {
+        if self.of.replace(attempt) != Some(attempt) {
+            self.at.clear();
+        }
+        match found {
+            Finding::Terminated => Ok("EC2 says that it is terminated".to_owned()),
+            Finding::Exists(state) => {
+                self.at.clear();
+                Err(format!("EC2 says that it is {state}; {OPERATOR}"))
+            }
+            Finding::Blind(why) => Err(format!("{why}; {OPERATOR}")),
+            Finding::NotFound => self.not_found(age, now),
+        }
+    }
+
+    fn not_found(&mut self, age: Option<SignedDuration>, now: Duration) -> Result<String, String> {
+        let unknown = "EC2 does not know it, which may be passing";
+        match age {
+            None => return Err(format!("{unknown}, and the store has no clock to tell the record's age; {OPERATOR}")),
+            Some(age) if age <= NOT_FOUND_AGE => {
+                let minutes = age.as_mins();
+                return Err(format!("{unknown}: the record is {minutes} min old, and counts from 60 min; {OPERATOR}"));
+            }
+            Some(_) => {}
+        }
+        if self.at.last().is_none_or(|last| now.saturating_sub(*last) >= NOT_FOUND_SPACING) {
+            self.at.push(now);
+        }
+        let span = self.at.first().map_or(Duration::ZERO, |first| now.saturating_sub(*first));
+        if self.at.len() >= NOT_FOUND_LOOKS && span >= NOT_FOUND_SPAN {
+            Ok(format!("EC2 did not know it in {} looks over {} min", self.at.len(), span.as_secs() / 60))
+        } else {
+            Err(format!("{unknown}: {} of {NOT_FOUND_LOOKS} looks; {OPERATOR}", self.at.len()))
+        }
     }
 }

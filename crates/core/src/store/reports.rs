@@ -1,10 +1,15 @@
 //! The nodes' reports.
 
-use super::Store;
+use super::settle::{Intent, Settled, unsettled};
+use super::{Store, document};
 use crate::model::cause::Outcome;
 use crate::model::report::Report;
-use crate::ports::ETag;
+use crate::ports::{Condition, ETag, Fetched, MAX_OBJECT, Object};
+use futures_util::StreamExt;
 use jiff::Timestamp;
+
+/// So many reports are read at a time: a thousand nodes take a few seconds, and the store is not flooded.
+pub(super) const AT_A_TIME: usize = 8;
 
 /// A report as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +28,72 @@ impl Store {
     /// Replaces this node's own report; `previous` is the version returned last (`None`: not known). Gives the new one.
     /// The log's oldest lines are left out until the report fits 64 KiB.
     pub async fn put_report(&self, report: &Report, previous: Option<&ETag>) -> Outcome<ETag> {
-        let _ = (report, previous);
-        todo!()
+        let key = self.keys.report(&report.identity.key());
+        let body = fitted(&key, report)?;
+        let mut condition = previous.map_or(Condition::Absent, |etag| Condition::Matches(etag.clone()));
+        // Once more over what is there: only this machine writes here, so another version is its own earlier one.
+        for _ in 0..2 {
+            let intent = Intent {
+                key: &key,
+                body: body.clone(),
+                condition,
+                mine: &|found: &Object| found.body == body,
+                before: &|_| false,
+            };
+            condition = match self.settle(intent).await? {
+                Settled::Stored(etag) | Settled::Found(Object { etag, .. }) => return Ok(etag),
+                Settled::Other(Some(object)) => Condition::Matches(object.etag),
+                Settled::Other(None) => Condition::Absent,
+            };
+        }
+        let advice = "does another machine have the same identity (a copied /etc/machine-id)?";
+        Err(unsettled("write", &key, None).advise(advice))
     }
 
     /// Every node's report, ordered by identity; one that cannot be read is an entry with its failure.
     pub async fn reports(&self) -> Outcome<Vec<ReportEntry>> {
-        todo!()
+        let keys = self.list_all(&self.keys.nodes()).await?;
+        let named: Vec<(String, String)> = keys
+            .into_iter()
+            .filter_map(|key| self.keys.reporter(&key).map(str::to_owned).map(|identity| (key, identity)))
+            .collect();
+        let reads = named.into_iter().map(|(key, identity)| self.report(key, identity));
+        let entries: Vec<Option<ReportEntry>> = futures_util::stream::iter(reads).buffered(AT_A_TIME).collect().await;
+        Ok(entries.into_iter().flatten().collect())
     }
+
+    /// `None` when it vanished since it was listed.
+    async fn report(&self, key: String, identity: String) -> Option<ReportEntry> {
+        let (report, modified, served_at) = match self.get(&key, None).await {
+            Err(failure) => (Err(failure), None, None),
+            Ok(reading) => match reading.fetched {
+                Fetched::Absent | Fetched::Unchanged => return None,
+                Fetched::Found(object) => {
+                    (self.parse_report(&key, &identity, &object), object.modified, reading.served_at)
+                }
+            },
+        };
+        Some(ReportEntry { identity, report, modified, served_at })
+    }
+
+    fn parse_report(&self, key: &str, identity: &str, object: &Object) -> Outcome<Report> {
+        let report: Report = document::decode(key, &object.body)?;
+        if report.cluster != self.cluster.as_str() {
+            return Err(document::rejected(key, "it is a report about another cluster"));
+        }
+        if report.identity.key() != identity {
+            return Err(document::rejected(key, "it speaks for another machine than its key"));
+        }
+        Ok(report)
+    }
+}
+
+fn fitted(key: &str, report: &Report) -> Outcome<Vec<u8>> {
+    let size = |report: &Report| serde_json::to_vec(report).map_or(usize::MAX, |body| body.len());
+    let mut report = report.clone();
+    while size(&report) > MAX_OBJECT && !report.log_tail.is_empty() {
+        // Half at a time, for the log may have many short lines.
+        report.log_tail.drain(..report.log_tail.len().div_ceil(2));
+    }
+    document::encode(key, &report)
 }
