@@ -1,1 +1,18 @@
-//! x
+//! Stand-ins for tests and the demo. Nothing here is for production, and nothing here depends on `kubestrap-core`: it
+//! judges kubestrap from outside, by the documents and files the real programs would see.
+//!
+//! - [`kubeadm`]: a `kubeadm` that is as strict as the real one, and [`apiserver`], the API server it starts;
+//! - [`imds`]: an instance metadata service, version 2;
+//! - [`s3stub`]: an S3 that answers as badly as it is told to;
+//! - [`moto`]: moto's server, installed into a virtual environment and started on a free port.
+
+pub mod apiserver;
+pub mod client;
+pub mod files;
+pub mod golang;
+pub mod http;
+pub mod jws;
+pub mod kubeadm;
+pub mod pki;
+pub mod script;
+pub mod tls;

@@ -1,0 +1,8 @@
+//! The kubelet stand-in, which answers `--version`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    ExitCode::from(kubestrap_testkit::kubeadm::kubelet_main(&arguments))
+}

@@ -1,0 +1,108 @@
+//! TLS configurations of the stand-ins; aws-lc-rs, like the program under test.
+
+use crate::pki::Pair;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use std::io;
+use std::sync::Arc;
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn certificates(pem: &str) -> io::Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(io::Error::other)
+}
+
+fn roots(ca: &str) -> io::Result<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        store.add(certificate).map_err(io::Error::other)?;
+    }
+    Ok(store)
+}
+
+/// A server that asks for client certificates of this CA and accepts that there is none.
+///
+/// # Errors
+/// When the PEM texts are not what they should be.
+pub fn server(pair: &Pair, client_ca: &str) -> io::Result<Arc<ServerConfig>> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_ca)?), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(io::Error::other)?;
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(io::Error::other)?;
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates(&pair.certificate)?, key)
+        .map_err(io::Error::other)?;
+    Ok(Arc::new(config))
+}
+
+/// A client: with `ca` the server is verified, without it is not; with `identity` it shows a certificate.
+///
+/// # Errors
+/// When the PEM texts are not what they should be.
+pub fn client(ca: Option<&str>, identity: Option<&Pair>) -> io::Result<Arc<ClientConfig>> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    let builder = match ca {
+        Some(ca) => builder.with_root_certificates(roots(ca)?),
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider()))),
+    };
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(pair) => {
+            let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(io::Error::other)?;
+            builder.with_client_auth_cert(certificates(&pair.certificate)?, key).map_err(io::Error::other)?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+/// Discovery does not know the CA yet: kubeadm's first request accepts any certificate, and what it gets is verified
+/// by its signature afterwards.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
