@@ -1,0 +1,92 @@
+//! One life of one agent: the real core on simulated ports, from its start to kill -9, refusal or the end of time.
+
+use crate::gate::SimGate;
+use crate::ports::Desk;
+use crate::scenario::Scenario;
+use crate::store::Writer;
+use crate::universe::Universe;
+use kubestrap_core::config::settings::{JoinSettings, Settings, StoreLocation};
+use kubestrap_core::model::cause::{Cause, Failure, Outcome};
+use kubestrap_core::model::identity::Role;
+use kubestrap_core::model::names::{ClusterName, Endpoint};
+use kubestrap_core::model::report::Phase;
+use kubestrap_core::node::{Event, Node, Observer};
+use kubestrap_core::world::World;
+use kubestrap_core::{duties, engine, steps};
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A life: ends only with a failure.
+pub type Life = Pin<Box<dyn Future<Output = Outcome<Infallible>>>>;
+
+/// The agent of this machine, from the start of its process.
+pub fn begin(universe: &Rc<Universe>, machine: usize) -> Life {
+    let universe = universe.clone();
+    Box::pin(async move {
+        let desk = Desk::new(universe.clone(), machine, Writer::Node(machine));
+        let gate = Rc::new(SimGate::new(universe.clone(), machine));
+        let observer = Rc::new(Watcher { universe: universe.clone(), machine });
+        let world = World::new(desk.ports(), gate, observer);
+        let about = &universe.machines[machine];
+        let settings = settings(&universe.scenario, about.role, about.token_ttl)?;
+        let node = Node::new(Rc::new(settings), Rc::new(about.identity.clone()), world);
+        let (steps, duties) = (steps::for_role(about.role), duties::for_role(about.role));
+        engine::live(&node, &steps, &duties).await
+    })
+}
+
+fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Settings> {
+    let broken = |why: String| Failure::new(Cause::Internal, "make the settings of a simulated node", why);
+    let is_master = role == Role::Master;
+    let endpoint = Endpoint::parse(crate::cluster::ENDPOINT).map_err(broken)?;
+    Ok(Settings {
+        cluster: ClusterName::parse(crate::invariants::CLUSTER).map_err(broken)?,
+        role,
+        store: StoreLocation::S3 { bucket: "sim".to_owned(), prefix: String::new() },
+        s3: Default::default(),
+        control_plane_endpoint: is_master.then_some(endpoint),
+        ca_pin: None,
+        identity: Default::default(),
+        metadata_endpoint: None,
+        ec2_endpoint: None,
+        kubernetes: Default::default(),
+        node: Default::default(),
+        kubeadm: Default::default(),
+        join: JoinSettings { wait: scenario.join_wait, token_ttl, api_wait: Duration::from_secs(1800) },
+        addons: Vec::new(),
+        metrics: Default::default(),
+        report_every: Duration::from_secs(300),
+    })
+}
+
+/// Hears what the agent tells people, notes it, and looks for secrets in it.
+struct Watcher {
+    universe: Rc<Universe>,
+    machine: usize,
+}
+
+impl Observer for Watcher {
+    fn on(&self, event: &Event<'_>) {
+        let universe = &self.universe;
+        match event {
+            Event::Alive | Event::StepDone { .. } | Event::DutyTicked { result: Ok(()), .. } => return,
+            Event::Phase(Phase::Ready) => {
+                universe.machines[self.machine].ready.set(true);
+                universe.machines[self.machine].has_joined.set(true);
+            }
+            _ => {}
+        }
+        let told = match event {
+            Event::StepEnded { step, result: Err(failure), .. } => format!("step {step} failed: {failure}"),
+            Event::StepEnded { step, took, .. } => format!("step {step} done in {} ms", took.as_millis()),
+            Event::Retrying { what, failure, after } => format!("{what} again in {} ms: {failure}", after.as_millis()),
+            Event::DutyTicked { duty, result: Err(failure), .. } => format!("duty {duty} failed: {failure}"),
+            other => format!("{other:?}"),
+        };
+        universe.judge_text(6, "an event", &told);
+        universe.note(self.machine, format_args!("{told}"));
+    }
+}

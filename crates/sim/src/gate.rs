@@ -1,0 +1,93 @@
+//! The gate of a simulated node: notes every call, kills the agent before, after or within one, and keeps rule 7.
+
+use crate::universe::Universe;
+use kubestrap_core::gate::{Admission, Call, Delivery, Gate};
+use kubestrap_core::model::cause::Failure;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A call may end this much after its deadline: the answer may come in the same instant as the cut.
+const GRACE: Duration = Duration::from_millis(1);
+
+/// The gate of one life of one agent.
+pub struct SimGate {
+    universe: Rc<Universe>,
+    machine: usize,
+    began: RefCell<BTreeMap<u64, Duration>>,
+}
+
+impl SimGate {
+    /// A gate for a new life.
+    pub fn new(universe: Rc<Universe>, machine: usize) -> Self {
+        SimGate { universe, machine, began: RefCell::default() }
+    }
+
+    fn dying(&self) -> bool {
+        self.universe.machines[self.machine].dying.get()
+    }
+
+    fn strike(&self, per_100k: u32, when: &str, call: &Call) -> bool {
+        let struck = self.universe.unlucky(per_100k);
+        if struck {
+            self.universe.kill_agent(self.machine, &format!("{when} {call}"));
+        }
+        struck
+    }
+}
+
+impl Gate for SimGate {
+    fn before(&self, call: &Call, ticket: u64) -> Admission {
+        if self.dying() {
+            return Admission::Die;
+        }
+        self.universe.judge_text(6, "the subject of a call", &call.subject);
+        let rates = &self.universe.scenario.rates;
+        let rate = if call.changes { rates.killed_before } else { rates.killed_reading };
+        if self.strike(rate, "before", call) {
+            return Admission::Die;
+        }
+        let file = matches!(call.name, "files.write" | "files.append");
+        if file && self.universe.unlucky(rates.killed_within) {
+            self.universe.machines[self.machine].torn.set(true);
+        }
+        if call.deadline.is_some() {
+            self.began.borrow_mut().insert(ticket, self.universe.timeline.now());
+        }
+        Admission::Pass
+    }
+
+    fn after(&self, call: &Call, ticket: u64, result: Result<(), &Failure>) -> Delivery {
+        if let (Some(deadline), Some(began)) = (call.deadline, self.began.borrow_mut().remove(&ticket)) {
+            let now = self.universe.timeline.now();
+            // An agent that was not scheduled cannot cut anything.
+            let awake = now.saturating_sub(deadline + GRACE) > self.universe.machines[self.machine].stalled_until.get();
+            if now > began + deadline + GRACE && awake {
+                self.universe.violate(7, format!("{call} took {:?}, its deadline is {deadline:?}", now - began));
+            }
+        }
+        if self.universe.machines[self.machine].torn.replace(false) {
+            self.universe.kill_agent(self.machine, &format!("within {call}"));
+            return Delivery::Die;
+        }
+        if self.dying() {
+            return Delivery::Die;
+        }
+        match result {
+            Err(failure) => {
+                self.universe.judge_text(6, "an error", &failure.detail);
+                self.universe
+                    .note(self.machine, format_args!("{call}: {} ({})", failure.cause.row().label, failure.detail));
+            }
+            Ok(()) if call.changes && call.name != "objects.put" => {
+                self.universe.note(self.machine, format_args!("{call}"));
+            }
+            Ok(()) => {}
+        }
+        if call.changes && self.strike(self.universe.scenario.rates.killed_after, "after", call) {
+            return Delivery::Die;
+        }
+        Delivery::Deliver
+    }
+}

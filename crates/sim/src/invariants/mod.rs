@@ -1,0 +1,89 @@
+//! What must always hold. Each `judge_*` is called where its event happens and knows the whole truth: who is really
+//! dead, which CA was really made, which machine was really clean. The numbers are the safety rules of the design.
+
+mod bundle;
+mod jobs;
+mod register;
+mod secrets;
+mod settled;
+
+use crate::machine::Machine;
+use crate::store::{Stored, Writer};
+use crate::universe::Universe;
+use jiff::{SignedDuration, Timestamp};
+use kubestrap_core::model::names::CaHash;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// The name of every simulated cluster.
+pub const CLUSTER: &str = "sim";
+
+/// What the invariants remember.
+#[derive(Debug, Default)]
+pub struct Monitor {
+    /// The first rule that was broken, and how.
+    pub violation: Option<(u8, String)>,
+    /// The cluster that was committed, with the machine that did it.
+    pub committed: Option<(Uuid, CaHash, usize)>,
+    /// Machines that sent a commit, whether or not it landed.
+    pub commit_sent: BTreeSet<usize>,
+    /// Machines that lost the register to an operator's `unlock init`, alive.
+    pub unlocked: BTreeSet<usize>,
+    /// Tokens that an administrator deleted: when they would have died, and how wrong their API server's clock is.
+    pub revoked: BTreeMap<String, (Timestamp, SignedDuration)>,
+    /// Secret halves of all tokens ever made.
+    secrets: BTreeSet<String>,
+    /// How often each kind of thing happened: a scenario in which nothing happens proves nothing.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl Monitor {
+    /// Records a broken rule; the first counts.
+    pub fn violate(&mut self, rule: u8, what: String) {
+        self.violation.get_or_insert((rule, what));
+    }
+
+    /// Counts something that happened.
+    pub fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+}
+
+impl Universe {
+    /// Counts something that happened.
+    pub fn count(&self, what: &'static str) {
+        self.monitor.borrow_mut().count(what);
+    }
+
+    /// A change of the store takes effect.
+    pub fn judge_landing(&self, writer: Writer, key: &str, before: Option<&Stored>, after: Option<&Stored>) {
+        match key.strip_prefix(CLUSTER).and_then(|rest| rest.strip_prefix('/')) {
+            Some("cluster.json") => self.judge_register(writer, before, after),
+            Some("join/worker.json") => self.judge_bundle(writer, before, after),
+            Some(report) if report.starts_with("nodes/") => self.judge_report(writer, report, after),
+            Some("selftest/conditions") => {}
+            _ => {
+                if matches!(writer, Writer::Node(_)) {
+                    self.note_world(format_args!("an unusual key: {key}"));
+                }
+            }
+        }
+    }
+
+    /// A report is written by its owner alone, and holds no secret.
+    fn judge_report(&self, writer: Writer, key: &str, after: Option<&Stored>) {
+        let Writer::Node(machine) = writer else { return };
+        let identity = self.machines[machine].identity.key();
+        if key != format!("nodes/{identity}/report.json") {
+            self.violate(6, format!("{} wrote somebody else's {key}", self.machines[machine].name));
+        }
+        if let Some(object) = after {
+            self.judge_text(6, "a report", &String::from_utf8_lossy(&object.body));
+        }
+    }
+
+    /// Machines that can still become something.
+    pub fn survivors(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.iter().filter(|machine| !machine.is_dead())
+    }
+}

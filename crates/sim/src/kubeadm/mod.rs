@@ -1,0 +1,200 @@
+//! A model of kubeadm: jobs that go through phases in virtual time and leave the files that the real one leaves, in
+//! its order. A job goes on when the agent dies, ends with the machine's power, and may fail or hang at any phase.
+
+pub mod ca;
+mod init;
+mod join;
+mod reset;
+
+use crate::disk::Disk;
+use crate::rng::Rng;
+use crate::universe::Universe;
+use kubestrap_core::ports::{JobEnd, JobSpec};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The version of every simulated Kubernetes program.
+pub const KUBE_VERSION: &str = "v1.36.1";
+
+/// A job.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// [`JobSpec::run`].
+    pub run: String,
+    /// Tells it from an earlier one of the same name.
+    number: u64,
+    /// How it ended; `None` while it runs.
+    pub end: Option<JobEnd>,
+    /// What it printed.
+    pub output: String,
+}
+
+/// What a phase says.
+enum Next {
+    /// The next phase follows.
+    Phase,
+    /// The same phase again after this long.
+    Again(Duration),
+    /// The job fails with this output.
+    Fail(String),
+}
+
+/// One running kubeadm.
+struct Run {
+    machine: usize,
+    name: String,
+    number: u64,
+    documents: Vec<Value>,
+    flags: Vec<String>,
+    began: Duration,
+    phases: &'static [Phase],
+}
+
+/// Its name, how long it takes at most (half of it at least), and what it does at its end.
+type Phase = (&'static str, Duration, fn(&Rc<Universe>, &Run) -> Next);
+
+/// `systemctl disable --now kubelet`: the static pods live on, the node does not.
+const SYSTEMCTL: &[Phase] = &[("systemctl", Duration::from_millis(300), |_, _| Next::Phase)];
+
+impl Run {
+    /// Whether `--skip-phases` names this phase.
+    fn skips(&self, phase: &str) -> bool {
+        let value = self.flags.iter().position(|flag| flag == "--skip-phases").and_then(|at| self.flags.get(at + 1));
+        value.is_some_and(|list| list.split(',').any(|name| name == phase))
+    }
+
+    /// A value of a document of this kind, by JSON pointer.
+    fn value(&self, kind: &str, pointer: &str) -> Option<&Value> {
+        let of_kind = |document: &&Value| document.get("kind").and_then(Value::as_str) == Some(kind);
+        self.documents.iter().find(of_kind)?.pointer(pointer)
+    }
+
+    fn text(&self, kind: &str, pointer: &str) -> String {
+        self.value(kind, pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+}
+
+/// Starts a job; whoever started it may die.
+pub fn launch(universe: &Rc<Universe>, machine: usize, job: &JobSpec) {
+    universe.judge_text(6, "the arguments of a job", &job.argv.join(" "));
+    universe.note(machine, format_args!("starts {} ({}) {:?}", job.name, job.run, job.argv));
+    let phases = match job.argv.iter().map(String::as_str).take(2).collect::<Vec<_>>().as_slice() {
+        ["kubeadm", "init"] => init::PHASES,
+        ["kubeadm", "join"] => join::PHASES,
+        ["kubeadm", "reset"] => reset::PHASES,
+        ["systemctl", ..] => SYSTEMCTL,
+        _ => &[],
+    };
+    let number = universe.rng.next();
+    let record = Job { run: job.run.clone(), number, end: None, output: String::new() };
+    let run = Rc::new(Run {
+        machine,
+        name: job.name.clone(),
+        number,
+        documents: documents(universe, machine, &job.argv),
+        flags: job.argv.clone(),
+        began: universe.timeline.now(),
+        phases,
+    });
+    universe.judge_job(machine, job, &run.documents);
+    universe.machines[machine].state.borrow_mut().jobs.insert(job.name.clone(), record);
+    if phases.is_empty() {
+        return end(universe, &run, JobEnd::NotStarted(format!("{:?} is not known", job.argv)), "");
+    }
+    let (killer, killed) = (universe.clone(), run.clone());
+    universe.timeline.after(job.deadline, move || end(&killer, &killed, JobEnd::TimedOut, ""));
+    proceed(universe, run, 0);
+}
+
+fn documents(universe: &Universe, machine: usize, argv: &[String]) -> Vec<Value> {
+    let path = argv.iter().position(|flag| flag == "--config").and_then(|at| argv.get(at + 1)).map(PathBuf::from);
+    let text = path.and_then(|path| universe.machines[machine].state.borrow().disk.text(path));
+    text.and_then(|text| serde_saphyr::from_multiple(&text).ok()).unwrap_or_default()
+}
+
+fn proceed(universe: &Rc<Universe>, run: Rc<Run>, index: usize) {
+    let Some((_, most, _)) = run.phases.get(index) else {
+        let token = run.text("InitConfiguration", "/bootstrapTokens/0/token");
+        let shown = !run.flags.iter().any(|flag| flag == "--skip-token-print") && !token.is_empty();
+        let output =
+            if shown { format!("kubeadm join {} --token {token}\n", crate::cluster::ENDPOINT) } else { String::new() };
+        return end(universe, &run, JobEnd::Exited(0), &output);
+    };
+    let delay = universe.rng.between(*most / 2, *most);
+    later(universe, run, index, delay);
+}
+
+fn later(universe: &Rc<Universe>, run: Rc<Run>, index: usize, delay: Duration) {
+    let world = universe.clone();
+    universe.timeline.after(delay, move || {
+        if !is_running(&world, &run) {
+            return;
+        }
+        let rates = &world.scenario.rates;
+        let (phase, _, work) = run.phases[index];
+        if run.skips(phase) {
+            return proceed(&world, run, index + 1);
+        }
+        if world.unlucky(rates.job_hangs) {
+            return world.note(run.machine, format_args!("{} hangs at {phase}", run.name));
+        }
+        let half_done = world.rng.below(2) == 0;
+        let fails = world.unlucky(rates.job_fails);
+        if fails && !half_done {
+            return end(&world, &run, JobEnd::Exited(1), &format!("error execution phase {phase}: bad luck\n"));
+        }
+        match work(&world, &run) {
+            _ if fails => end(&world, &run, JobEnd::Exited(1), &format!("error execution phase {phase}: worse luck\n")),
+            Next::Phase => proceed(&world, run, index + 1),
+            Next::Again(delay) => later(&world, run, index, delay),
+            Next::Fail(output) => {
+                end(&world, &run, JobEnd::Exited(1), &format!("error execution phase {phase}: {output}\n"))
+            }
+        }
+    });
+}
+
+fn is_running(universe: &Universe, run: &Run) -> bool {
+    let state = universe.machines[run.machine].state.borrow();
+    state.jobs.get(&run.name).is_some_and(|job| job.number == run.number && job.end.is_none())
+}
+
+fn end(universe: &Rc<Universe>, run: &Run, how: JobEnd, output: &str) {
+    if !is_running(universe, run) {
+        return;
+    }
+    universe.note(run.machine, format_args!("{} ends: {how:?} {}", run.name, output.trim_end()));
+    let mut state = universe.machines[run.machine].state.borrow_mut();
+    if let Some(job) = state.jobs.get_mut(&run.name) {
+        job.end = Some(how);
+        job.output.push_str(output);
+    }
+}
+
+/// A kubeconfig as the model writes and reads it: the server is always the endpoint.
+fn kubeconfig(ca: &str, user: &str) -> String {
+    format!("apiVersion: v1\nkind: Config\nsimulated: {{ ca: \"{ca}\", user: \"{user}\" }}\n")
+}
+
+/// The CA pin and the user of a kubeconfig of the model.
+pub fn read_kubeconfig(text: &str) -> Option<(String, String)> {
+    let part = |key: &str| {
+        let rest = text.split(&format!("{key}: \"")).nth(1)?;
+        rest.split('"').next().map(str::to_owned)
+    };
+    Some((part("ca")?, part("user")?))
+}
+
+/// The files of a control plane that somebody made by hand.
+pub fn foreign_control_plane(disk: &mut Disk, rng: &Rng) {
+    let pem = ca::generate(rng);
+    let pin = ca::pin(&pem).map(|pin| pin.to_string()).unwrap_or_default();
+    disk.put("/etc/kubernetes/pki/ca.crt", pem, 0o644);
+    disk.put("/etc/kubernetes/pki/ca.key", "foreign key", 0o600);
+    disk.put("/etc/kubernetes/admin.conf", kubeconfig(&pin, "admin"), 0o600);
+    disk.put("/etc/kubernetes/kubelet.conf", kubeconfig(&pin, "node"), 0o600);
+    disk.put(crate::cluster::API_MANIFEST, "kind: Pod\n", 0o600);
+    disk.put(crate::cluster::ETCD_DATA, "foreign", 0o600);
+}

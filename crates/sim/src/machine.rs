@@ -1,0 +1,270 @@
+//! A machine: its disk, its power, its clock, the agent on it and the jobs that outlive the agent.
+
+use crate::disk::Disk;
+use crate::kubeadm::Job;
+use crate::rng::Rng;
+use crate::scenario::{Ground, Scenario};
+use crate::universe::Universe;
+use jiff::SignedDuration;
+use kubestrap_core::model::cause::Failure;
+use kubestrap_core::model::identity::{Ec2, Identity, Origin, Role};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The account of every simulated instance.
+pub const ACCOUNT: &str = "111122223333";
+/// Their region.
+pub const REGION: &str = "eu-west-1";
+/// How long EC2 shows a terminated instance.
+const TERMINATED_IS_SHOWN: Duration = Duration::from_secs(3600);
+
+/// What became of the agent.
+#[derive(Debug, Clone)]
+pub enum Agent {
+    /// It does not run; a start is due.
+    Down,
+    /// It is to be started at the next opportunity.
+    Due,
+    /// It runs.
+    Up,
+    /// It ended with a failure after which systemd does not start it again.
+    Refused(Failure),
+}
+
+/// The power of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// It runs, since this time.
+    On(Duration),
+    /// It boots.
+    Booting,
+    /// It died at this time, for ever; EC2 calls it terminated from the second time on.
+    Dead(Duration, Duration),
+}
+
+/// What changes about a machine.
+pub struct State {
+    /// Its disk.
+    pub disk: Disk,
+    /// Its power.
+    pub power: Power,
+    /// How often it booted.
+    pub boots: u64,
+    /// Its jobs by name.
+    pub jobs: BTreeMap<String, Job>,
+    /// Its agent.
+    pub agent: Agent,
+}
+
+/// A machine.
+pub struct Machine {
+    /// Its place in [`Universe::machines`].
+    pub index: usize,
+    /// `m0`, `w3`.
+    pub name: String,
+    /// Its role.
+    pub role: Role,
+    /// Who it is.
+    pub identity: Identity,
+    /// How wrong its clock is.
+    pub skew: SignedDuration,
+    /// From when on EC2 knows it.
+    pub known_from: Duration,
+    /// Whether it carries somebody else's control plane.
+    pub foreign: bool,
+    /// Life of the tokens it publishes.
+    pub token_ttl: Duration,
+    /// When the machine is started for the first time.
+    pub starts_at: Duration,
+    /// The agent dies when it next yields: the gate said so.
+    pub dying: Cell<bool>,
+    /// The gate decided that the file operation that comes now is cut in the middle.
+    pub torn: Cell<bool>,
+    /// Until when the agent is not scheduled.
+    pub stalled_until: Cell<Duration>,
+    /// Whether any life's bootstrap ended well: from then on it is a node.
+    pub has_joined: Cell<bool>,
+    /// Whether this life's bootstrap has ended well.
+    pub ready: Cell<bool>,
+    /// The rest.
+    pub state: RefCell<State>,
+}
+
+impl Machine {
+    /// Whether it will never run again.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state.borrow().power, Power::Dead(..))
+    }
+
+    /// Whether it runs now.
+    pub fn is_on(&self) -> bool {
+        matches!(self.state.borrow().power, Power::On(_))
+    }
+
+    /// What EC2 says of it; `None` when it does not know it (yet, or any more).
+    pub fn ec2_state(&self, now: Duration) -> Option<&'static str> {
+        self.identity.ec2()?;
+        match self.state.borrow().power {
+            Power::Dead(_, at) if now > at + TERMINATED_IS_SHOWN => None,
+            Power::Dead(_, at) if now >= at => Some("terminated"),
+            Power::Dead(died, _) if now > died + Duration::from_secs(30) => Some("shutting-down"),
+            _ if now < self.known_from => None,
+            _ => Some("running"),
+        }
+    }
+}
+
+/// The machines of a scenario, powered on, with empty disks.
+pub fn build(scenario: &Scenario, rng: &Rng) -> Vec<Machine> {
+    let total = scenario.masters + scenario.workers;
+    (0..total).map(|number| machine(scenario, rng, number)).collect()
+}
+
+fn machine(scenario: &Scenario, rng: &Rng, number: u64) -> Machine {
+    let is_master = number < scenario.masters;
+    let name = if is_master { format!("m{number}") } else { format!("w{}", number - scenario.masters) };
+    let identity = identity(scenario.ground, &name, number as u8);
+    let skew_ms = scenario.skew.as_millis() as i64;
+    let skew = SignedDuration::from_millis(rng.below(2 * skew_ms as u64 + 1) as i64 - skew_ms);
+    let foreign = scenario.foreign_master && number == 0;
+    let starts_at = rng.between(Duration::ZERO, scenario.stagger);
+    let lag = if scenario.ec2_late { rng.between(Duration::ZERO, Duration::from_secs(240)) } else { Duration::ZERO };
+    let mut disk = Disk::default();
+    furnish(&mut disk, &identity);
+    if foreign {
+        crate::kubeadm::foreign_control_plane(&mut disk, rng);
+    }
+    Machine {
+        index: number as usize,
+        name,
+        role: if is_master { Role::Master } else { Role::Worker },
+        identity,
+        skew,
+        known_from: starts_at + lag,
+        foreign,
+        token_ttl: Duration::from_secs(60 * rng.pick(&[10, 20, 60])),
+        starts_at,
+        dying: Cell::new(false),
+        torn: Cell::new(false),
+        stalled_until: Cell::new(Duration::ZERO),
+        has_joined: Cell::new(false),
+        ready: Cell::new(false),
+        state: RefCell::new(State {
+            disk,
+            power: Power::On(Duration::ZERO),
+            boots: 0,
+            jobs: BTreeMap::new(),
+            agent: Agent::Down,
+        }),
+    }
+}
+
+fn identity(ground: Ground, name: &str, number: u8) -> Identity {
+    let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, number + 10));
+    let (origin, node_name, provider_id) = match ground {
+        Ground::Ec2 => {
+            let instance_id = format!("i-{:017x}", u64::from(number) + 0xa0);
+            let ec2 = Ec2 {
+                instance_id: instance_id.clone(),
+                account: ACCOUNT.to_owned(),
+                region: REGION.to_owned(),
+                partition: "aws".to_owned(),
+                zone: "eu-west-1a".to_owned(),
+                instance_type: "m7g.large".to_owned(),
+                image_id: "ami-0123456789abcdef0".to_owned(),
+            };
+            let node_name = format!("ip-10-0-0-{}.eu-west-1.compute.internal", number + 10);
+            (Origin::Ec2(ec2), node_name, Some(format!("aws:///eu-west-1a/{instance_id}")))
+        }
+        Ground::Host => {
+            (Origin::Host { machine_id: format!("{:032x}", u64::from(number) + 0xb0) }, name.to_owned(), None)
+        }
+    };
+    Identity { origin, node_name, address, provider_id, labels: BTreeMap::new() }
+}
+
+/// What every machine has before kubestrap comes.
+fn furnish(disk: &mut Disk, identity: &Identity) {
+    let machine_id = match &identity.origin {
+        Origin::Host { machine_id } => machine_id.clone(),
+        Origin::Ec2(ec2) => format!("{:0>32}", ec2.instance_id.trim_start_matches("i-")),
+    };
+    disk.put("/etc/machine-id", format!("{machine_id}\n"), 0o444);
+    disk.put("/etc/hostname", format!("{}\n", identity.node_name), 0o644);
+    let vendor = if identity.ec2().is_some() { "Amazon EC2\n" } else { "Acme\n" };
+    disk.put("/sys/class/dmi/id/sys_vendor", vendor, 0o444);
+    disk.put("/sys/class/dmi/id/product_name", "m7g.large\n", 0o444);
+    disk.socket("/run/containerd/containerd.sock");
+}
+
+impl Universe {
+    /// Starts the agent after a while, as systemd does, unless the machine is off by then.
+    pub fn start_agent(self: &Rc<Self>, machine: usize, delay: Duration) {
+        let universe = self.clone();
+        self.timeline.after(delay, move || {
+            let mut state = universe.machines[machine].state.borrow_mut();
+            if matches!(state.power, Power::On(_)) && matches!(state.agent, Agent::Down) {
+                state.agent = Agent::Due;
+            }
+        });
+    }
+
+    /// kill -9 of the agent; systemd starts it again.
+    pub fn kill_agent(self: &Rc<Self>, machine: usize, why: &str) {
+        if matches!(self.machines[machine].state.borrow().agent, Agent::Up) {
+            self.note(machine, format_args!("KILLED {why}"));
+            self.machines[machine].dying.set(true);
+        }
+    }
+
+    /// The machine loses power and boots again after a while.
+    pub fn reboot(self: &Rc<Self>, machine: usize) {
+        if !self.machines[machine].is_on() {
+            return;
+        }
+        self.note(machine, format_args!("REBOOTS"));
+        self.power_off(machine, Power::Booting);
+        let universe = self.clone();
+        self.timeline.after(self.rng.between(Duration::from_secs(15), Duration::from_secs(90)), move || {
+            let now = universe.timeline.now();
+            {
+                let mut state = universe.machines[machine].state.borrow_mut();
+                if state.power != Power::Booting {
+                    return;
+                }
+                state.power = Power::On(now);
+                state.boots += 1;
+                state.disk.socket("/run/containerd/containerd.sock");
+            }
+            universe.note(machine, format_args!("is up again"));
+            universe.start_agent(machine, Duration::from_secs(5));
+        });
+    }
+
+    /// The machine is lost; EC2 says terminated after a while.
+    pub fn die(self: &Rc<Self>, machine: usize) {
+        if self.machines[machine].is_dead() {
+            return;
+        }
+        let now = self.timeline.now();
+        let noticed = now + self.rng.between(Duration::from_secs(40), Duration::from_secs(900));
+        self.note(machine, format_args!("LOST FOR EVER, terminated in {} s", (noticed - now).as_secs()));
+        self.power_off(machine, Power::Dead(now, noticed));
+    }
+
+    fn power_off(&self, machine: usize, power: Power) {
+        let machine = &self.machines[machine];
+        machine.dying.set(true);
+        machine.ready.set(false);
+        let mut state = machine.state.borrow_mut();
+        state.power = power;
+        state.jobs.clear();
+        state.disk.wipe("/run");
+        if !matches!(state.agent, Agent::Refused(_)) {
+            state.agent = Agent::Down;
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! A run: agents are polled, time goes on, faults strike, and the invariants watch, until all has settled.
+
+use crate::agent::{self, Life};
+use crate::calamity;
+use crate::machine::Agent;
+use crate::scenario::Scenario;
+use crate::trace::SHOWN;
+use crate::universe::Universe;
+use kubestrap_core::model::cause::{ExitCode, Failure};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+/// How often it is looked whether everything has settled.
+const LOOKS: Duration = Duration::from_secs(5);
+
+/// What a run was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The seed.
+    pub seed: u64,
+    /// Equal for equal histories.
+    pub digest: u64,
+    /// Events noted.
+    pub events: u64,
+    /// Virtual time at the end.
+    pub lasted: Duration,
+    /// How often what happened.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// A broken invariant, with what led to it.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    /// The seed.
+    pub seed: u64,
+    /// The scenario's name.
+    pub scenario: &'static str,
+    /// The safety rule of the design.
+    pub rule: u8,
+    /// What happened.
+    pub what: String,
+    /// The last events.
+    pub lines: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "rule {} was broken in scenario {}, seed {}: {}", self.rule, self.scenario, self.seed, self.what)?;
+        for line in &self.lines {
+            writeln!(f, "  {line}")?;
+        }
+        write!(f, "again: cargo xtask simulate --scenario {} --seed {}", self.scenario, self.seed)
+    }
+}
+
+/// Runs one seed; a failing one is run again to tell what happened. Two runs that differ are a violation themselves.
+pub fn run_seed(seed: u64, scenario: &Scenario) -> Result<Summary, Violation> {
+    let (digest, quiet) = history(seed, scenario, 0);
+    let Err((rule, what)) = quiet.verdict else {
+        return Ok(Summary { seed, digest, events: quiet.events, lasted: quiet.lasted, counts: quiet.counts });
+    };
+    let (second, told) = history(seed, scenario, SHOWN);
+    let what =
+        if second == digest { what } else { format!("{what} (and a second run was different: not deterministic)") };
+    Err(Violation { seed, scenario: scenario.name, rule, what, lines: told.lines })
+}
+
+/// The whole story of a seed, line by line, whether or not it ends well.
+pub fn tell(seed: u64, scenario: &Scenario) -> Vec<String> {
+    history(seed, scenario, usize::MAX).1.lines
+}
+
+struct History {
+    verdict: Result<(), (u8, String)>,
+    events: u64,
+    lasted: Duration,
+    counts: BTreeMap<&'static str, u64>,
+    lines: Vec<String>,
+}
+
+fn history(seed: u64, scenario: &Scenario, keep: usize) -> (u64, History) {
+    let universe = Universe::new(seed, scenario, keep);
+    let verdict = Runner::new(universe.clone()).run();
+    let monitor = universe.monitor.borrow();
+    let (events, lasted, lines) = (universe.trace.events(), universe.timeline.now(), universe.trace.lines());
+    (universe.trace.digest(), History { verdict, events, lasted, counts: monitor.counts.clone(), lines })
+}
+
+/// Set when a future is woken.
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn flag() -> (Arc<Flag>, Waker) {
+    let flag = Arc::new(Flag(AtomicBool::new(true)));
+    (flag.clone(), Waker::from(flag))
+}
+
+struct Task<F: ?Sized> {
+    flag: Arc<Flag>,
+    waker: Waker,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future + ?Sized> Task<F> {
+    fn new(future: Pin<Box<F>>) -> Self {
+        let (flag, waker) = flag();
+        Task { flag, waker, future }
+    }
+
+    /// Polls it when it was woken; `None` when it was not.
+    fn poll(&mut self) -> Option<Poll<F::Output>> {
+        let woken = self.flag.0.swap(false, Ordering::Relaxed);
+        woken.then(|| self.future.as_mut().poll(&mut Context::from_waker(&self.waker)))
+    }
+}
+
+type LifeTask = Task<dyn Future<Output = <Life as Future>::Output>>;
+
+struct Runner {
+    universe: Rc<Universe>,
+    lives: Vec<Option<LifeTask>>,
+    operator: Task<dyn Future<Output = ()>>,
+    looked_at: Duration,
+    settled_at: Option<Duration>,
+}
+
+impl Runner {
+    fn new(universe: Rc<Universe>) -> Self {
+        let lives = universe.machines.iter().map(|_| None).collect();
+        let operator: Pin<Box<dyn Future<Output = ()>>> = Box::pin(crate::operator::work(universe.clone()));
+        for machine in &universe.machines {
+            universe.start_agent(machine.index, machine.starts_at);
+        }
+        calamity::schedule(&universe);
+        Runner { universe, lives, operator: Task::new(operator), looked_at: Duration::ZERO, settled_at: None }
+    }
+
+    fn run(&mut self) -> Result<(), (u8, String)> {
+        let scenario = &self.universe.scenario;
+        let end = scenario.faults_last + scenario.patience + scenario.afterwards + LOOKS * 2;
+        loop {
+            let mut busy = true;
+            while busy {
+                busy = self.operator.poll().is_some();
+                for machine in 0..self.lives.len() {
+                    busy |= self.tend(machine);
+                }
+                self.verdict()?;
+            }
+            let now = self.universe.timeline.now();
+            if now >= self.looked_at + LOOKS {
+                self.looked_at = now;
+                if self.settle(now)? {
+                    self.universe.audit_secrets();
+                    return self.verdict();
+                }
+            }
+            if !self.universe.timeline.step(end) {
+                return Err((8, "nothing happens any more".to_owned()));
+            }
+            self.verdict()?;
+        }
+    }
+
+    fn verdict(&self) -> Result<(), (u8, String)> {
+        self.universe.monitor.borrow().violation.clone().map_or(Ok(()), Err)
+    }
+
+    /// Starts, polls and buries one agent; true when anything was done.
+    fn tend(&mut self, index: usize) -> bool {
+        let universe = self.universe.clone();
+        let machine = &universe.machines[index];
+        if machine.dying.get() {
+            self.bury(index);
+            return true;
+        }
+        if matches!(machine.state.borrow().agent, Agent::Due) {
+            universe.note(index, format_args!("agent starts"));
+            self.lives[index] = Some(Task::new(agent::begin(&universe, index)));
+        }
+        if matches!(machine.state.borrow().agent, Agent::Due) {
+            machine.state.borrow_mut().agent = Agent::Up;
+        }
+        if universe.timeline.now() < machine.stalled_until.get() {
+            return false;
+        }
+        match self.lives[index].as_mut().and_then(Task::poll) {
+            None => false,
+            Some(Poll::Pending) => true,
+            Some(Poll::Ready(Ok(never))) => match never {},
+            Some(Poll::Ready(Err(_))) if machine.dying.get() => true,
+            Some(Poll::Ready(Err(failure))) => {
+                self.ended(index, failure);
+                true
+            }
+        }
+    }
+
+    /// The agent was killed: its future is dropped, and systemd starts another unless the machine is off.
+    fn bury(&mut self, index: usize) {
+        let machine = &self.universe.machines[index];
+        self.lives[index] = None;
+        machine.dying.set(false);
+        machine.torn.set(false);
+        machine.ready.set(false);
+        machine.stalled_until.set(Duration::ZERO);
+        let was_up = matches!(machine.state.borrow().agent, Agent::Up);
+        if was_up {
+            machine.state.borrow_mut().agent = Agent::Down;
+            let most = if self.universe.rng.below(4) == 0 { 300 } else { 10 };
+            let delay = self.universe.rng.between(Duration::from_secs(1), Duration::from_secs(most));
+            self.universe.start_agent(index, delay);
+        }
+    }
+
+    /// The agent ended by itself: the unit starts it again, but not after what waiting cannot mend.
+    fn ended(&mut self, index: usize, failure: Failure) {
+        let machine = &self.universe.machines[index];
+        let exit = failure.cause.row().exit;
+        self.universe.judge_text(6, "the last words of the agent", &failure.to_string());
+        self.universe.note(index, format_args!("agent EXITS {}: {failure}", exit as u8));
+        self.lives[index] = None;
+        machine.ready.set(false);
+        if matches!(exit, ExitCode::Usage | ExitCode::Configuration | ExitCode::Refused) {
+            machine.state.borrow_mut().agent = Agent::Refused(failure);
+        } else {
+            machine.state.borrow_mut().agent = Agent::Down;
+            self.universe.start_agent(index, Duration::from_secs(5));
+        }
+    }
+
+    /// Whether the run is over: everything settled, and stayed so for a while.
+    fn settle(&mut self, now: Duration) -> Result<bool, (u8, String)> {
+        let scenario = &self.universe.scenario;
+        if now < scenario.faults_last {
+            return Ok(false);
+        }
+        let unsettled = self.universe.unsettled();
+        match (unsettled, self.settled_at) {
+            (None, None) => {
+                self.settled_at = Some(now);
+                Ok(false)
+            }
+            (None, Some(since)) => Ok(now >= since + scenario.afterwards),
+            (Some(why), Some(_)) => Err((8, format!("it had settled, and now {why}"))),
+            (Some(why), None) if now > scenario.faults_last + scenario.patience => {
+                Err((8, format!("not settled {} min after the last fault: {why}", scenario.patience.as_secs() / 60)))
+            }
+            (Some(_), None) => Ok(false),
+        }
+    }
+}

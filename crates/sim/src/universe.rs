@@ -1,0 +1,117 @@
+//! Everything that exists in a run: time, chance, the store, the machines, the clusters, and what is known to be true
+//! of them (which no node may see).
+
+use crate::cluster::Etcd;
+use crate::invariants::Monitor;
+use crate::machine::Machine;
+use crate::rng::Rng;
+use crate::scenario::Scenario;
+use crate::store::Store;
+use crate::timeline::Timeline;
+use crate::trace::Trace;
+use jiff::{SignedDuration, Timestamp};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The moment at which every run begins, in true time: 2026-11-21T00:00:00Z.
+const EPOCH_SECONDS: i64 = 1_795_219_200;
+
+/// The simulated world.
+pub struct Universe {
+    /// Virtual time.
+    pub timeline: Rc<Timeline>,
+    /// Chance.
+    pub rng: Rng,
+    /// The record.
+    pub trace: Trace,
+    /// What is simulated.
+    pub scenario: Scenario,
+    /// The bucket.
+    pub store: RefCell<Store>,
+    /// The machines, masters first.
+    pub machines: Vec<Machine>,
+    /// Every etcd that was ever made, by number.
+    pub etcds: RefCell<Vec<Etcd>>,
+    /// The invariants and what they know.
+    pub monitor: RefCell<Monitor>,
+    /// How many holders of the register still have to die.
+    pub deaths_due: Cell<u32>,
+}
+
+impl Universe {
+    /// The world before anything happened.
+    pub fn new(seed: u64, scenario: &Scenario, keep: usize) -> Rc<Universe> {
+        let rng = Rng::new(seed);
+        let machines = crate::machine::build(scenario, &rng);
+        Rc::new(Universe {
+            timeline: Rc::new(Timeline::default()),
+            trace: Trace::new(keep),
+            store: RefCell::new(Store::new(rng.below(3) == 0)),
+            machines,
+            etcds: RefCell::default(),
+            monitor: RefCell::default(),
+            deaths_due: Cell::new(0),
+            scenario: scenario.clone(),
+            rng,
+        })
+    }
+
+    /// True time.
+    pub fn wall(&self) -> Timestamp {
+        let since = SignedDuration::try_from(self.timeline.now()).unwrap_or_default();
+        Timestamp::from_second(EPOCH_SECONDS).unwrap_or_default() + since
+    }
+
+    /// A machine's own clock.
+    pub fn wall_of(&self, machine: usize) -> Timestamp {
+        self.wall() + self.machines[machine].skew
+    }
+
+    /// Whether faults still happen.
+    pub fn faulty(&self) -> bool {
+        self.timeline.now() < self.scenario.faults_last
+    }
+
+    /// True with this chance (per 100 000) while faults happen.
+    pub fn unlucky(&self, per_100k: u32) -> bool {
+        per_100k > 0 && self.faulty() && self.rng.chance(per_100k)
+    }
+
+    /// Time on the network, there or back.
+    pub fn travel(&self) -> Duration {
+        if self.faulty() && self.rng.below(50) == 0 {
+            self.rng.between(Duration::from_millis(200), Duration::from_secs(6))
+        } else {
+            self.rng.between(Duration::from_millis(5), Duration::from_millis(60))
+        }
+    }
+
+    /// Sleeps in true time.
+    pub async fn sleep(&self, duration: Duration) {
+        self.timeline.sleep(duration).await;
+    }
+
+    /// Notes something a machine did or suffered.
+    pub fn note(&self, machine: usize, what: fmt::Arguments<'_>) {
+        self.trace.note(self.timeline.now(), &self.machines[machine].name, what);
+    }
+
+    /// Notes something the world did.
+    pub fn note_world(&self, what: fmt::Arguments<'_>) {
+        self.trace.note(self.timeline.now(), "world", what);
+    }
+
+    /// Records that a rule was broken; the first time counts.
+    pub fn violate(&self, rule: u8, what: impl Into<String>) {
+        let what = what.into();
+        self.note_world(format_args!("VIOLATION of rule {rule}: {what}"));
+        self.monitor.borrow_mut().violate(rule, what);
+    }
+
+    /// The machine with this identity key.
+    pub fn machine_of(&self, identity: &str) -> Option<&Machine> {
+        self.machines.iter().find(|machine| machine.identity.key() == identity)
+    }
+}
