@@ -82,6 +82,17 @@ pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// YAML as Go writes it: long strings stay on one line, so that tools that look line by line find them.
+///
+/// # Errors
+/// When the value can not be written as YAML.
+pub fn yaml(value: &impl serde::Serialize) -> io::Result<String> {
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    let mut text = String::new();
+    serde_saphyr::to_fmt_writer_with_options(&mut text, value, options).map_err(io::Error::other)?;
+    Ok(text)
+}
+
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -195,7 +195,7 @@ fn manifest(run: &Run, component: &str, image: &str) -> Result<(), Failure> {
         "metadata": {"name": component, "namespace": "kube-system", "labels": {"component": component, "tier": "control-plane"}},
         "spec": {"hostNetwork": true, "containers": [{"name": component, "image": image, "command": [component]}]},
     });
-    let text = serde_saphyr::to_string(&pod).map_err(|e| Failure::new(e.to_string()))?;
+    let text = files::yaml(&pod).map_err(Failure::from)?;
     files::make_folder(&run.path("/etc/kubernetes/manifests"), 0o700)?;
     Ok(files::write(&run.path(&format!("/etc/kubernetes/manifests/{component}.yaml")), text.as_bytes(), 0o600)?)
 }

@@ -105,7 +105,7 @@ fn upload_config(input: &InitInput, api: &Api) -> Result<(), Failure> {
     println!(
         "[upload-config] Storing the configuration used in ConfigMap \"kubeadm-config\" in the \"kube-system\" Namespace"
     );
-    let yaml = |value: &Value| serde_saphyr::to_string(value).map_err(|e| Failure::new(e.to_string()));
+    let yaml = |value: &Value| files::yaml(value).map_err(Failure::from);
     let mut cluster = serde_json::to_value(&input.cluster).map_err(|e| Failure::new(e.to_string()))?;
     cluster["apiVersion"] = json!("kubeadm.k8s.io/v1beta4");
     cluster["kind"] = json!("ClusterConfiguration");
@@ -204,7 +204,7 @@ fn addons(input: &InitInput, api: &Api) -> Result<(), Failure> {
             format!("{repository}/kube-proxy:{}", input.cluster.kubernetes_version),
         );
         api.put("/apis/apps/v1/namespaces/kube-system/daemonsets", &object)?;
-        let yaml = serde_saphyr::to_string(&input.kube_proxy).map_err(|e| Failure::new(e.to_string()))?;
+        let yaml = files::yaml(&input.kube_proxy).map_err(Failure::from)?;
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-proxy", "namespace": "kube-system"}, "data": {"config.conf": yaml}});
         api.put(CONFIG_MAPS, &map)?;
     }

@@ -67,7 +67,7 @@ impl Kubeconfig {
                 "current-context": context, "preferences": {}, "users": [{"name": self.name, "user": user}],
             })
         };
-        serde_saphyr::to_string(&document).map_err(io::Error::other)
+        files::yaml(&document)
     }
 
     /// Writes the file with mode 0600.

@@ -151,7 +151,7 @@ pub fn write_files(run: &Run, node: &NodeRegistrationOptions, config: &Value, ta
     files::make_folder(&run.path("/var/lib/kubelet"), 0o700)?;
     files::write(&run.path("/var/lib/kubelet/kubeadm-flags.env"), env.as_bytes(), 0o644)?;
     println!("[kubelet-start] Writing kubelet configuration to file \"/var/lib/kubelet/config.yaml\"");
-    let yaml = serde_saphyr::to_string(&configuration(config)).map_err(|e| Failure::new(e.to_string()))?;
+    let yaml = files::yaml(&configuration(config)).map_err(Failure::from)?;
     Ok(files::write(&run.path("/var/lib/kubelet/config.yaml"), yaml.as_bytes(), 0o644)?)
 }
 
