@@ -1,0 +1,259 @@
+//! Programs: named jobs that outlive the agent, and short tools.
+//!
+//! A job is run by a wrapper, which is this program again (`kubestrap job --dir DIR --run RUN`). The wrapper holds a
+//! lock for as long as the job runs, so *running* is "the lock is held": no pid can be reused, and after a reboot nobody
+//! holds it. It writes how the job ended before it lets go. With systemd the wrapper is a transient unit, outside the
+//! agent's own control group and sandbox; without, it is a process of its own session.
+
+mod record;
+mod supervise;
+mod tool;
+
+pub use supervise::supervise;
+
+use self::record::{Record, Spec};
+use crate::adapters::durable;
+use async_trait::async_trait;
+use kubestrap_core::model::cause::{Cause, Failure, Outcome};
+use kubestrap_core::ports::{JobSpec, JobState, Jobs as JobsPort, ToolOutput};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A wrapper takes its lock within milliseconds of its start; systemd under load takes longer.
+const WRAPPER_START: Duration = Duration::from_secs(20);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Starts and observes programs.
+pub struct Jobs {
+    folder: PathBuf,
+    wrapper: PathBuf,
+    systemd: bool,
+}
+
+impl Jobs {
+    /// Jobs with their records below `folder` (a real path), wrapped by the program `wrapper`. `systemd` says whether
+    /// they become transient units.
+    pub fn new(folder: PathBuf, wrapper: PathBuf, systemd: bool) -> Self {
+        Jobs { folder, wrapper, systemd }
+    }
+
+    /// Whether this machine is run by systemd and we may ask it to start units.
+    pub fn has_systemd(root: &Path) -> bool {
+        root == Path::new("/") && Path::new("/run/systemd/system").is_dir() && nix::unistd::geteuid().is_root()
+    }
+
+    fn record(&self, name: &str) -> Outcome<Record> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+            return Err(Failure::new(Cause::Internal, format!("name the job {name:?}"), "it is not kebab-case"));
+        }
+        Ok(Record::at(self.folder.join(name)))
+    }
+
+    /// Starts the wrapper; it is not a child that anybody waits for.
+    fn launch(&self, record: &Record, job: &JobSpec) -> io::Result<()> {
+        let mut command = if self.systemd {
+            let mut command = Command::new("systemd-run");
+            command.args(["--quiet", "--collect", "--service-type=exec"]);
+            command.arg(format!("--unit=kubestrap-job-{}", job.name));
+            command.arg(format!("--description=kubestrap: {}", job.argv.join(" ")));
+            // The names alone: the values are taken from systemd-run's own environment.
+            command.args(["--setenv=PATH", "--setenv=HOME"]);
+            command.arg(&self.wrapper);
+            command
+        } else {
+            Command::new(&self.wrapper)
+        };
+        command.arg("job").arg("--dir").arg(record.folder()).args(["--run", &job.run]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        tool::minimal_environment(&mut command);
+        let mut child = command.process_group(0).spawn()?;
+        if self.systemd && !child.wait()?.success() {
+            return Err(io::Error::other("systemd-run refused to start the transient unit"));
+        }
+        if !self.systemd {
+            // Reaped when it ends; a wrapper that outlives us is reaped by init.
+            std::thread::spawn(move || child.wait());
+        }
+        Ok(())
+    }
+}
+
+/// Takes the lock of a job, or tells that it is held.
+fn try_lock(record: &Record, arg: FlockArg) -> io::Result<Option<Flock<File>>> {
+    let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(record.lock());
+    let file = match open {
+        Err(error) if durable::is_missing(&error) => return Ok(None),
+        opened => opened?,
+    };
+    match Flock::lock(file, arg) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
+fn failed(verb: &str, name: &str) -> impl Fn(io::Error) -> Failure {
+    let attempted = format!("{verb} the job {name}");
+    move |error| durable::failure(attempted.clone(), &error)
+}
+
+#[async_trait(?Send)]
+impl JobsPort for Jobs {
+    async fn start(&self, job: &JobSpec) -> Outcome<()> {
+        let record = self.record(&job.name)?;
+        let failed = failed("start", &job.name);
+        durable::make_folders(record.folder()).map_err(&failed)?;
+        let Some(lock) = try_lock(&record, FlockArg::LockExclusiveNonblock).map_err(&failed)? else {
+            return Ok(());
+        };
+        if record.orphan_is_alive() {
+            return Ok(());
+        }
+        record.begin(&Spec::new(job)).map_err(&failed)?;
+        // From here to the wrapper's own lock nobody holds it; the wrapper checks that the record is still its own.
+        drop(lock);
+        self.launch(&record, job).map_err(|error| {
+            Failure::new(Cause::ToolFailed, format!("start the job {}", job.name), error.to_string())
+        })?;
+        let began = Instant::now();
+        while began.elapsed() < WRAPPER_START {
+            let held = try_lock(&record, FlockArg::LockExclusiveNonblock).map_err(&failed)?.is_none();
+            if held || record.end(&job.run).is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let why = format!("its wrapper did not start within {} s", WRAPPER_START.as_secs());
+        Err(Failure::new(Cause::ToolHung, format!("start the job {}", job.name), why))
+    }
+
+    async fn observe(&self, name: &str) -> Outcome<JobState> {
+        let record = self.record(name)?;
+        let Some(spec) = record.spec().map_err(failed("observe", name))? else { return Ok(JobState::Absent) };
+        let held = try_lock(&record, FlockArg::LockSharedNonblock).map_err(failed("observe", name))?.is_none();
+        if held {
+            return Ok(JobState::Running { run: spec.run });
+        }
+        match record.end(&spec.run) {
+            Some(end) => Ok(JobState::Ended { run: spec.run, end }),
+            None if record.orphan_is_alive() => Ok(JobState::Running { run: spec.run }),
+            None => Ok(JobState::Absent),
+        }
+    }
+
+    async fn output(&self, name: &str, limit: usize) -> Outcome<String> {
+        self.record(name)?.output_tail(limit).map_err(failed("read the output of", name))
+    }
+
+    async fn forget(&self, name: &str) -> Outcome<()> {
+        let record = self.record(name)?;
+        if !record.folder().exists() {
+            return Ok(());
+        }
+        match try_lock(&record, FlockArg::LockExclusiveNonblock).map_err(failed("forget", name))? {
+            Some(_lock) => std::fs::remove_dir_all(record.folder()).map_err(failed("forget", name)),
+            None => Err(Failure::new(Cause::Internal, format!("forget the job {name}"), "it still runs")),
+        }
+    }
+
+    async fn run(&self, argv: &[String], deadline: Duration) -> Outcome<ToolOutput> {
+        tool::run(argv, deadline).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubestrap_core::ports::JobEnd;
+
+    fn jobs(folder: &Path) -> Jobs {
+        Jobs::new(folder.join("jobs"), "/bin/false".into(), false)
+    }
+
+    fn spec(run: &str) -> JobSpec {
+        let argv = ["true".to_owned()].to_vec();
+        JobSpec { name: "kubeadm-init".into(), run: run.into(), argv, deadline: Duration::from_secs(5) }
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_job_runs_while_its_lock_is_held_and_is_absent_when_it_vanished() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = jobs(folder.path());
+        let observe = || block_on(jobs.observe("kubeadm-init")).unwrap();
+        assert_eq!(observe(), JobState::Absent);
+        let record = jobs.record("kubeadm-init").unwrap();
+        durable::make_folders(record.folder()).unwrap();
+        record.begin(&Spec::new(&spec("a"))).unwrap();
+        let lock = try_lock(&record, FlockArg::LockExclusiveNonblock).unwrap().unwrap();
+        assert_eq!(observe(), JobState::Running { run: "a".into() });
+        drop(lock);
+        assert_eq!(observe(), JobState::Absent);
+        record.write_end("a", &JobEnd::Exited(3)).unwrap();
+        assert_eq!(observe(), JobState::Ended { run: "a".into(), end: JobEnd::Exited(3) });
+        // The end of an earlier run says nothing about a new one.
+        record.begin(&Spec::new(&spec("b"))).unwrap();
+        assert_eq!(observe(), JobState::Absent);
+        block_on(jobs.forget("kubeadm-init")).unwrap();
+        assert_eq!(observe(), JobState::Absent);
+        block_on(jobs.forget("kubeadm-init")).unwrap();
+    }
+
+    #[test]
+    fn the_wrapper_runs_records_and_times_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = jobs(folder.path());
+        let record = jobs.record("kubeadm-init").unwrap();
+        durable::make_folders(record.folder()).unwrap();
+        let run = |run: &str, script: &str, deadline: u64| {
+            let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
+            let job = JobSpec { argv, deadline: Duration::from_secs(deadline), ..spec(run) };
+            record.begin(&Spec::new(&job)).unwrap();
+            supervise(record.folder(), run).unwrap();
+            (record.end(run), block_on(jobs.output("kubeadm-init", 100)).unwrap())
+        };
+        assert_eq!(run("a", "echo out; echo err >&2; exit 4", 5), (Some(JobEnd::Exited(4)), "out\nerr\n".to_owned()));
+        assert_eq!(run("b", "kill -9 $$", 5).0, Some(JobEnd::Killed(9)));
+        assert_eq!(run("c", "sleep 60 & sleep 60", 1).0, Some(JobEnd::TimedOut));
+        let job = JobSpec { argv: ["/nowhere/kubeadm".to_owned()].to_vec(), ..spec("d") };
+        record.begin(&Spec::new(&job)).unwrap();
+        supervise(record.folder(), "d").unwrap();
+        assert!(matches!(record.end("d"), Some(JobEnd::NotStarted(_))));
+        // A wrapper that comes late finds that its run has ended, or is not wanted any more, and does nothing.
+        supervise(record.folder(), "d").unwrap();
+        supervise(record.folder(), "a").unwrap();
+        assert!(matches!(record.end("d"), Some(JobEnd::NotStarted(_))));
+    }
+
+    #[test]
+    fn tools_are_bounded_in_time_and_output() {
+        let run = |script: &str, seconds| {
+            let argv = ["sh", "-c", script].map(str::to_owned);
+            block_on(tool::run(&argv, Duration::from_secs(seconds)))
+        };
+        let output = run("echo a; echo b >&2; exit 3", 5).unwrap();
+        assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (Some(3), "a\n", "b\n"));
+        assert_eq!(run("head -c 1000000 /dev/zero", 5).unwrap().stdout.len(), 64 * 1024);
+        assert_eq!(run("sleep 60", 1).map_err(|f| f.cause), Err(Cause::ToolHung));
+        assert_eq!(block_on(tool::run(&["/nowhere".to_owned()], Duration::from_secs(1))).map_err(|f| f.cause), Err(Cause::ToolMissing));
+    }
+
+    #[test]
+    fn names_cannot_leave_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        for bad in ["", "../x", "a/b", "A", &"a".repeat(65)] {
+            assert!(jobs(folder.path()).record(bad).is_err(), "{bad:?}");
+        }
+    }
+}

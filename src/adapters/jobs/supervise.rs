@@ -1,0 +1,78 @@
+//! The wrapper's side: run the program, keep its deadline, record its end.
+
+use super::record::{Record, Spec};
+use super::{tool, try_lock};
+use kubestrap_core::ports::JobEnd;
+use nix::fcntl::FlockArg;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// How long a program may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs the job recorded in `folder` as run `run`, to its end. Does nothing when another run was begun meanwhile, or
+/// this one has ended: a wrapper may come late, after the agent that started it died.
+pub fn supervise(folder: &Path, run: &str) -> io::Result<()> {
+    // A session of its own: the agent's terminal and its signals do not reach it. Fails only where it is done already.
+    let _ = nix::unistd::setsid();
+    let record = Record::at(folder.to_owned());
+    let Some(_lock) = try_lock(&record, FlockArg::LockExclusive)? else { return Ok(()) };
+    let spec = match record.spec()? {
+        Some(spec) if spec.run == run && record.end(run).is_none() && !record.orphan_is_alive() => spec,
+        _ => return Ok(()),
+    };
+    let end = match start(&record, &spec) {
+        Ok(child) => {
+            record.write_child(child.id())?;
+            conclude(child, Duration::from_secs(spec.deadline_s))?
+        }
+        Err(error) => JobEnd::NotStarted(format!("{}: {error}", spec.argv.first().map_or("", String::as_str))),
+    };
+    record.write_end(run, &end)
+}
+
+fn start(record: &Record, spec: &Spec) -> io::Result<Child> {
+    let (program, arguments) =
+        spec.argv.split_first().ok_or_else(|| io::Error::other("the job has no program"))?;
+    let output = record.open_output()?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
+    tool::minimal_environment(&mut command);
+    command.spawn()
+}
+
+fn conclude(mut child: Child, deadline: Duration) -> io::Result<JobEnd> {
+    let group = Pid::from_raw(child.id().cast_signed());
+    let (sender, ended) = channel();
+    std::thread::spawn(move || sender.send(child.wait()));
+    if let Some(status) = wait(&ended, deadline)? {
+        return Ok(how(status));
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        // It fails only when the group is gone, which the wait then shows.
+        let _ = killpg(group, signal);
+        if wait(&ended, GRACE)?.is_some() {
+            break;
+        }
+    }
+    // What the program left running in its group would go on changing the machine.
+    let _ = killpg(group, Signal::SIGKILL);
+    Ok(JobEnd::TimedOut)
+}
+
+fn wait(ended: &Receiver<io::Result<ExitStatus>>, at_most: Duration) -> io::Result<Option<ExitStatus>> {
+    ended.recv_timeout(at_most).ok().transpose()
+}
+
+fn how(status: ExitStatus) -> JobEnd {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => JobEnd::Exited(code),
+        (None, signal) => JobEnd::Killed(signal.unwrap_or_default()),
+    }
+}
