@@ -7,6 +7,7 @@
 pub mod durable;
 pub mod files;
 pub mod host;
+pub mod jobs;
 pub mod time;
 
 use kubestrap_core::config::settings::Settings;

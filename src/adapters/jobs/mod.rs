@@ -46,7 +46,7 @@ impl Jobs {
 
     /// Whether this machine is run by systemd and we may ask it to start units.
     pub fn has_systemd(root: &Path) -> bool {
-        root == Path::new("/") && Path::new("/run/systemd/system").is_dir() && nix::unistd::geteuid().is_root()
+        root == Path::new("/") && Path::new("/run/systemd/system").is_dir() && runs_as_root()
     }
 
     fn record(&self, name: &str) -> Outcome<Record> {
@@ -84,6 +84,11 @@ impl Jobs {
         }
         Ok(())
     }
+}
+
+/// The owner of our own process's folder: `geteuid` would need nix's `user` feature, which brings NSS in.
+fn runs_as_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|data| std::os::unix::fs::MetadataExt::uid(&data) == 0)
 }
 
 /// Takes the lock of a job, or tells that it is held.
@@ -246,7 +251,10 @@ mod tests {
         assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (Some(3), "a\n", "b\n"));
         assert_eq!(run("head -c 1000000 /dev/zero", 5).unwrap().stdout.len(), 64 * 1024);
         assert_eq!(run("sleep 60", 1).map_err(|f| f.cause), Err(Cause::ToolHung));
-        assert_eq!(block_on(tool::run(&["/nowhere".to_owned()], Duration::from_secs(1))).map_err(|f| f.cause), Err(Cause::ToolMissing));
+        assert_eq!(
+            block_on(tool::run(&["/nowhere".to_owned()], Duration::from_secs(1))).map_err(|f| f.cause),
+            Err(Cause::ToolMissing)
+        );
     }
 
     #[test]

@@ -38,8 +38,7 @@ pub fn supervise(folder: &Path, run: &str) -> io::Result<()> {
 }
 
 fn start(record: &Record, spec: &Spec) -> io::Result<Child> {
-    let (program, arguments) =
-        spec.argv.split_first().ok_or_else(|| io::Error::other("the job has no program"))?;
+    let (program, arguments) = spec.argv.split_first().ok_or_else(|| io::Error::other("the job has no program"))?;
     let output = record.open_output()?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);

@@ -10,8 +10,18 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// What is kept of each stream, in bytes.
 const KEPT: usize = 64 * 1024;
 /// What a child may know of our environment: never credentials, never configuration.
-const PASSED: &[&str] =
-    &["PATH", "HOME", "LANG", "LC_ALL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
+const PASSED: &[&str] = &[
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
 
 /// Leaves only [`PASSED`] of the environment.
 pub(super) fn minimal_environment(command: &mut Command) {
