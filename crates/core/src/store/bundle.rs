@@ -175,6 +175,20 @@ impl Store {
         self.get(&self.keys.worker_bundle(), known).await
     }
 
+    /// `ForeignCluster` when the bundle in the store names another cluster uid or CA; nothing when there is none, or none
+    /// that can be read.
+    pub(super) async fn refuse_foreign_bundle(&self, uid: Uuid, ca: &CaHash, attempted: &str) -> Outcome<()> {
+        let key = self.keys.worker_bundle();
+        let there = self.peek(&key).await?.and_then(|object| parse(&key, &object.body).ok());
+        match there.filter(|bundle| bundle.uid != uid || bundle.ca_sha256 != *ca) {
+            None => Ok(()),
+            Some(bundle) => {
+                let why = format!("{key} is for cluster {} with CA {}", bundle.uid, bundle.ca_sha256);
+                Err(Failure::new(Cause::ForeignCluster, attempted, format!("{why}, and this machine's CA is {ca}")))
+            }
+        }
+    }
+
     /// Publishes the worker's bundle over the version it was made from (`None`: there is none yet). A lost answer is
     /// settled by the bundle's `write_id`, which must be fresh.
     pub async fn publish_bundle(&self, bundle: &JoinBundle, previous: Option<&ETag>) -> Outcome<Published> {

@@ -99,14 +99,12 @@ impl Store {
         if let Some(seen) = self.register().await? {
             return Ok(seen.claimed_by(recorded.attempt()));
         }
-        if let Some(trace) = self.traces().await?.into_iter().next() {
+        if let Err(failure) = self.refuse_traces(&holder.identity, Some(recorded.uid())).await {
             // Another master may have claimed, and more, since the register was read.
-            if let Some(seen) = self.register().await? {
-                return Ok(seen.claimed_by(recorded.attempt()));
-            }
-            let uid = trace.uid.map_or(String::new(), |uid| format!(" of cluster {uid}"));
-            let why = format!("it is missing, and {}{uid} is still there", trace.key);
-            return Err(Failure::new(Cause::RegisterMissing, format!("claim {}", self.keys.register()), why));
+            return match self.register().await? {
+                Some(seen) => Ok(seen.claimed_by(recorded.attempt())),
+                None => Err(failure),
+            };
         }
         self.initialise(recorded.uid(), recorded.attempt(), holder, Condition::Absent).await
     }
@@ -179,7 +177,7 @@ impl Store {
     /// Puts back, create-only, an established register that vanished, from the journal of the master that made it
     /// (`made.committed` must be set). Nothing is written when the register is there and names the same cluster and CA.
     ///
-    /// Errors: `ForeignCluster` when another register is there.
+    /// Errors: `ForeignCluster` when another register is there, or a join bundle that names another cluster or CA.
     pub async fn put_back(&self, made: &Attempt, created_by: &Holder, created_at: Timestamp) -> Outcome<Seen> {
         let key = self.keys.register();
         let attempted = format!("put back {key}");
@@ -195,6 +193,7 @@ impl Store {
         if let Some(seen) = self.register().await? {
             return if same(&seen.register) { Ok(seen) } else { Err(other(&seen.register)) };
         }
+        self.refuse_foreign_bundle(made.uid, ca, &attempted).await?;
         let register = self.established(made.uid, made.id, ca, created_by, created_at);
         let settled = self
             .settle(Intent {

@@ -5,7 +5,7 @@ use super::{Store, document};
 use crate::model::cause::Outcome;
 use crate::model::report::Report;
 use crate::ports::{Condition, ETag, Fetched, MAX_OBJECT, Object};
-use futures_util::StreamExt;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 
 /// So many reports are read at a time: a thousand nodes take a few seconds, and the store is not flooded.
@@ -57,23 +57,26 @@ impl Store {
             .into_iter()
             .filter_map(|key| self.keys.reporter(&key).map(str::to_owned).map(|identity| (key, identity)))
             .collect();
-        let reads = named.into_iter().map(|(key, identity)| self.report(key, identity));
-        let entries: Vec<Option<ReportEntry>> = futures_util::stream::iter(reads).buffered(AT_A_TIME).collect().await;
-        Ok(entries.into_iter().flatten().collect())
+        let mut entries = Vec::with_capacity(named.len());
+        for some in named.chunks(AT_A_TIME) {
+            let reads = some.iter().map(|(key, identity)| self.report(key, identity));
+            entries.extend(join_all(reads).await.into_iter().flatten());
+        }
+        Ok(entries)
     }
 
     /// `None` when it vanished since it was listed.
-    async fn report(&self, key: String, identity: String) -> Option<ReportEntry> {
-        let (report, modified, served_at) = match self.get(&key, None).await {
+    async fn report(&self, key: &str, identity: &str) -> Option<ReportEntry> {
+        let (report, modified, served_at) = match self.get(key, None).await {
             Err(failure) => (Err(failure), None, None),
             Ok(reading) => match reading.fetched {
                 Fetched::Absent | Fetched::Unchanged => return None,
                 Fetched::Found(object) => {
-                    (self.parse_report(&key, &identity, &object), object.modified, reading.served_at)
+                    (self.parse_report(key, identity, &object), object.modified, reading.served_at)
                 }
             },
         };
-        Some(ReportEntry { identity, report, modified, served_at })
+        Some(ReportEntry { identity: identity.to_owned(), report, modified, served_at })
     }
 
     fn parse_report(&self, key: &str, identity: &str, object: &Object) -> Outcome<Report> {

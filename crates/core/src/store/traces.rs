@@ -2,8 +2,8 @@
 
 use super::Store;
 use super::reports::AT_A_TIME;
-use crate::model::cause::{Cause, Outcome};
-use futures_util::StreamExt;
+use crate::model::cause::{Cause, Failure, Outcome};
+use futures_util::future::join_all;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -27,15 +27,33 @@ impl Store {
         }
         let nodes = self.list_all(&self.keys.nodes()).await?;
         keys.extend(nodes.into_iter().filter(|key| self.keys.reporter(key).is_some()));
-        let reads = keys.into_iter().map(|key| self.trace(key));
-        let found: Vec<Outcome<Option<Trace>>> = futures_util::stream::iter(reads).buffered(AT_A_TIME).collect().await;
-        found.into_iter().filter_map(Result::transpose).collect()
+        let mut traces = Vec::new();
+        for some in keys.chunks(AT_A_TIME) {
+            for found in join_all(some.iter().map(|key| self.trace(key))).await {
+                traces.extend(found?);
+            }
+        }
+        Ok(traces)
+    }
+
+    /// `RegisterMissing` when something names a cluster; for when the register is missing (rule 3).
+    ///
+    /// Only one trace is innocent: the report of this very machine (`identity`) with the uid of its own attempt, for a
+    /// register that was claimed and vanished. The same uid in other objects is not, for a successor keeps the uid: it
+    /// may have made a cluster of it, with a CA.
+    pub async fn refuse_traces(&self, identity: &str, uid: Option<Uuid>) -> Outcome<()> {
+        let own = self.keys.report(identity);
+        let innocent = |trace: &Trace| trace.key == own && trace.uid.is_some() && trace.uid == uid;
+        let Some(trace) = self.traces().await?.into_iter().find(|trace| !innocent(trace)) else { return Ok(()) };
+        let of = trace.uid.map_or(String::new(), |uid| format!(" of cluster {uid}"));
+        let why = format!("it is missing, and {}{of} is still there", trace.key);
+        Err(Failure::new(Cause::RegisterMissing, format!("claim {}", self.keys.register()), why))
     }
 
     /// `None` when the object vanished since it was listed, or is a report of a node that knows no cluster yet.
-    async fn trace(&self, key: String) -> Outcome<Option<Trace>> {
-        let is_report = self.keys.reporter(&key).is_some();
-        let named = match self.peek(&key).await {
+    async fn trace(&self, key: &str) -> Outcome<Option<Trace>> {
+        let is_report = self.keys.reporter(key).is_some();
+        let named = match self.peek(key).await {
             Ok(None) => return Ok(None),
             Ok(Some(object)) => uid_in(&object.body),
             // Too large for us, but there.
@@ -44,8 +62,8 @@ impl Store {
         };
         Ok(match named {
             Named::Nothing if is_report => None,
-            Named::Nothing | Named::Unreadable => Some(Trace { key, uid: None }),
-            Named::Uid(uid) => Some(Trace { key, uid: Some(uid) }),
+            Named::Nothing | Named::Unreadable => Some(Trace { key: key.to_owned(), uid: None }),
+            Named::Uid(uid) => Some(Trace { key: key.to_owned(), uid: Some(uid) }),
         })
     }
 }
