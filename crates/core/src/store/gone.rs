@@ -41,6 +41,12 @@ impl Gone {
         &self.why
     }
 
+    /// For tests of what demands the proof.
+    #[cfg(test)]
+    pub(super) fn for_test(seen: &Seen) -> Self {
+        Gone { attempt: seen.register.attempt(), etag: seen.etag.clone(), why: "a test says so".to_owned() }
+    }
+
     /// Whether it is about this version of the register.
     pub(super) fn covers(&self, seen: &Seen) -> bool {
         seen.register.ca().is_none() && self.attempt == seen.register.attempt() && self.etag == seen.etag

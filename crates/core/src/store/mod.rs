@@ -6,6 +6,8 @@
 
 pub mod bundle;
 mod document;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod gone;
 mod keys;
 pub mod register;
@@ -13,6 +15,8 @@ pub mod reports;
 pub mod retire;
 pub mod selftest;
 mod settle;
+#[cfg(test)]
+mod tests;
 pub mod traces;
 
 pub use bundle::{Expectation, Published, VerifiedBundle, clock_skew, verify};

@@ -1,0 +1,7 @@
+//! The protocol against the fake store, under every fault at every call.
+
+mod bundle;
+mod register;
+mod reports;
+mod retire;
+mod selftest;
