@@ -67,10 +67,10 @@ fn sign_cluster_info(state: &mut State, delay: Duration) -> io::Result<()> {
         if let (true, Some(id), Some(key)) = (signs && !is_expired(&secret), id, key) {
             let name = format!("jws-kubeconfig-{id}");
             // A signature that is there stays; a new one takes its time.
-            if age(&secret) >= delay || info["data"][&name].is_string() {
-                if let Some(signature) = jws::sign(&content, &id, &key) {
-                    data.insert(name, json!(signature));
-                }
+            if (age(&secret) >= delay || info["data"][&name].is_string())
+                && let Some(signature) = jws::sign(&content, &id, &key)
+            {
+                data.insert(name, json!(signature));
             }
         }
     }

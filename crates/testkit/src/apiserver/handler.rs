@@ -200,14 +200,14 @@ fn admit(object: &mut Value, target: &Target, user: &User) {
     if let Some(namespace) = &target.namespace {
         object["metadata"]["namespace"] = json!(namespace);
     }
-    if target.resource.plural == "secrets" {
-        if let Some(plain) = object.as_object_mut().and_then(|map| map.remove("stringData")) {
-            let mut data = object["data"].as_object().cloned().unwrap_or_default();
-            for (key, value) in plain.as_object().into_iter().flatten() {
-                data.insert(key.clone(), json!(STANDARD.encode(value.as_str().unwrap_or_default())));
-            }
-            object["data"] = Value::Object(data);
+    if target.resource.plural == "secrets"
+        && let Some(plain) = object.as_object_mut().and_then(|map| map.remove("stringData"))
+    {
+        let mut data = object["data"].as_object().cloned().unwrap_or_default();
+        for (key, value) in plain.as_object().into_iter().flatten() {
+            data.insert(key.clone(), json!(STANDARD.encode(value.as_str().unwrap_or_default())));
         }
+        object["data"] = Value::Object(data);
     }
     if target.resource.plural == "certificatesigningrequests" {
         object["spec"]["username"] = json!(user.name);
@@ -239,10 +239,10 @@ fn create(state: &mut State, request: &Request, user: &User, target: &Target) ->
     if let Some(refused) = missing_namespace(state, target) {
         return Ok(refused);
     }
-    if target.resource.plural == "nodes" {
-        if let Some(why) = auth::node_restriction(user, &name, None, &object) {
-            return Ok(status(403, "Forbidden", &format!("nodes {name:?} is forbidden: {why}")));
-        }
+    if target.resource.plural == "nodes"
+        && let Some(why) = auth::node_restriction(user, &name, None, &object)
+    {
+        return Ok(status(403, "Forbidden", &format!("nodes {name:?} is forbidden: {why}")));
     }
     admit(&mut object, target, user);
     stamp(&mut object);
@@ -269,10 +269,10 @@ fn store(state: &mut State, user: &User, target: &Target, mut object: Value) -> 
             &format!("Operation cannot be fulfilled on {} {name:?}: {why}", target.resource.qualified()),
         ));
     }
-    if target.resource.plural == "nodes" {
-        if let Some(why) = auth::node_restriction(user, name, Some(&before), &object) {
-            return Ok(status(403, "Forbidden", &format!("nodes {name:?} is forbidden: {why}")));
-        }
+    if target.resource.plural == "nodes"
+        && let Some(why) = auth::node_restriction(user, name, Some(&before), &object)
+    {
+        return Ok(status(403, "Forbidden", &format!("nodes {name:?} is forbidden: {why}")));
     }
     admit(&mut object, target, user);
     object["metadata"]["name"] = json!(name);

@@ -40,14 +40,15 @@ impl Flags {
 /// When there is no such command.
 pub fn command(arguments: &[String]) -> Result<String, Failure> {
     let mut words: Vec<&str> = Vec::new();
-    let mut skip = false;
+    let (mut skip, mut unknown) = (false, false);
     for argument in arguments {
         if skip {
             skip = false;
         } else if let Some(flag) = argument.strip_prefix('-') {
             // A flag before the command may be a global one with its value in the next argument.
             let name = flag.trim_start_matches('-');
-            skip = takes_value(name).unwrap_or(false);
+            skip = !name.contains('=') && takes_value(name).unwrap_or(false);
+            unknown |= takes_value(name.split('=').next().unwrap_or(name)).is_none();
         } else {
             words.push(argument);
         }
@@ -58,7 +59,8 @@ pub fn command(arguments: &[String]) -> Result<String, Failure> {
     });
     if let Some(name) = matching.max_by_key(|name| name.len()) {
         let extra = &words[name.split(' ').count()..];
-        if let Some(extra) = extra.first() {
+        // After an unknown flag a word may be its value; the flag is what is complained about.
+        if let (Some(extra), false) = (extra.first(), unknown) {
             return Err(Failure::new(format!("unknown command {extra:?} for \"kubeadm {name}\"")));
         }
         return Ok(name.to_owned());

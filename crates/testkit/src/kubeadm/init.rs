@@ -37,7 +37,7 @@ pub fn main(run: &Run, flags: &Flags) -> Result<(), Failure> {
 }
 
 /// Where the certificates are, below the root.
-pub(super) fn pki_folder(run: &Run, input: &InitInput) -> PathBuf {
+fn pki_folder(run: &Run, input: &InitInput) -> PathBuf {
     run.path(&input.cluster.certificates_dir)
 }
 

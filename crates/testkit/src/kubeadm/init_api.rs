@@ -2,12 +2,12 @@
 
 use super::config::InitInput;
 use super::documents::Taint;
-use super::init::{endpoint, local_endpoint, pki_folder};
+use super::init::{endpoint, local_endpoint};
 use super::kubeconfig::{Kubeconfig, User};
 use super::{Failure, Run, kubelet, token};
 use crate::client::{self, Answer, Credentials};
+use crate::files;
 use crate::script::MEMORY;
-use crate::{files, pki};
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -48,7 +48,7 @@ pub fn main(run: &Run, input: &InitInput) -> Result<(), Failure> {
     println!("[upload-certs] Skipping phase. Please see --upload-certs");
     run.phase("mark-control-plane", || mark_control_plane(run, input, &api))?;
     run.phase("bootstrap-token", || bootstrap_token(input, &api))?;
-    run.phase("kubelet-finalize", || kubelet_finalize(run, input))?;
+    run.phase("kubelet-finalize", || kubelet_finalize(run))?;
     run.phase("addon", || addons(input, &api))
 }
 
@@ -162,17 +162,13 @@ fn bootstrap_token(input: &InitInput, api: &Api) -> Result<(), Failure> {
 }
 
 /// The kubelet's kubeconfig is made to point to the file that the kubelet rotates.
-fn kubelet_finalize(run: &Run, input: &InitInput) -> Result<(), Failure> {
+fn kubelet_finalize(run: &Run) -> Result<(), Failure> {
     println!(
         "[kubelet-finalize] Updating \"/etc/kubernetes/kubelet.conf\" to point to a rotatable kubelet client certificate and key"
     );
     let path = run.path("/etc/kubernetes/kubelet.conf");
     let mut config = Kubeconfig::read(&path)?;
     if let User::Embedded(pair) = &config.user {
-        debug_assert_eq!(
-            pki::pin(&config.ca).ok(),
-            files::read_text(&pki_folder(run, input).join("ca.crt")).ok().and_then(|ca| pki::pin(&ca).ok())
-        );
         config.user = User::File(kubelet::write_client_certificate(run, pair)?);
         config.write(&path)?;
     }

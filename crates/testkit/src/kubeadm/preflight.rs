@@ -56,10 +56,9 @@ pub fn join(run: &Run, join: &JoinConfiguration) -> Result<(), Failure> {
 fn port(init: &InitConfiguration, found: &mut Vec<Finding>) {
     // The real check binds to every address; several machines share this one, so only our own address counts.
     let port = u16::try_from(init.local_api_endpoint.bind_port).unwrap_or_default();
-    if let Err(error) = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))) {
-        if error.kind() == std::io::ErrorKind::AddrInUse {
-            found.push((format!("Port-{port}"), format!("Port {port} is in use")));
-        }
+    let bound = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)));
+    if bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
+        found.push((format!("Port-{port}"), format!("Port {port} is in use")));
     }
 }
 

@@ -196,7 +196,7 @@ impl S3Stub {
         let mut seen = lock(&self.0.seen);
         let mut taken = None;
         for (fault, seen) in script.faults.iter().zip(seen.iter_mut()) {
-            if !fault.method.as_deref().is_none_or(|m| m == method) || !key.contains(&fault.key) {
+            if fault.method.as_deref().is_some_and(|m| m != method) || !key.contains(&fault.key) {
                 continue;
             }
             let turn = *seen;

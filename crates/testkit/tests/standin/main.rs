@@ -1,0 +1,10 @@
+//! Drives the stand-ins as programs and servers: what they accept, refuse, leave behind, and how they break on demand.
+#![allow(missing_docs)] // A test's name says what it is about.
+
+mod api;
+mod faults;
+mod init_join;
+mod machine;
+mod moto;
+mod refusals;
+mod servers;
