@@ -436,7 +436,7 @@ pub fn ca(n: u8) -> CaHash {
 
 /// A disk with one file.
 #[derive(Default)]
-struct OneFile(RefCell<Vec<u8>>);
+pub struct OneFile(RefCell<Vec<u8>>);
 
 impl Files for OneFile {
     fn read(&self, _: &Path, _: u64) -> Outcome<Option<Vec<u8>>> {

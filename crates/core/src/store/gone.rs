@@ -208,3 +208,6 @@ impl Looks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
