@@ -90,7 +90,7 @@ fn addresses(root: &Path) -> io::Result<Vec<SocketAddr>> {
 }
 
 async fn serve(root: &Path) -> io::Result<()> {
-    let folder = certificates_folder(root)?;
+    let folder = files::under(root, "/etc/kubernetes/pki");
     let ca = pki::read_pair(&folder.join("ca"))?;
     let config = tls::server(&pki::read_pair(&folder.join("apiserver"))?, &ca.certificate)?;
     let mut listeners = Vec::new();
@@ -115,25 +115,17 @@ async fn serve(root: &Path) -> io::Result<()> {
     for listener in listeners {
         tokio::spawn(accept(listener, TlsAcceptor::from(config.clone()), shared.clone()));
     }
+    let own = std::process::id().to_string();
     loop {
         tokio::time::sleep(TICK).await;
+        // A root that was removed or reset, or that has a newer server: this one would only bring old state back.
+        if files::read_text(&files::under(root, PID_FILE)).ok().as_deref() != Some(own.as_str()) {
+            return Ok(());
+        }
         if let Err(error) = controllers::tick(&shared) {
             eprintln!("standin-apiserver: {error}");
-            // A root that was removed, or reset by hand: there is nothing left to serve.
-            if !root.join("etc/kubernetes").exists() {
-                return Err(error);
-            }
         }
     }
-}
-
-/// The folder of the certificates: the manifests' parent has it, and `certificatesDir` may say otherwise.
-fn certificates_folder(root: &Path) -> io::Result<PathBuf> {
-    let usual = files::under(root, "/etc/kubernetes/pki");
-    if usual.join("ca.crt").exists() {
-        return Ok(usual);
-    }
-    Err(io::Error::new(io::ErrorKind::NotFound, format!("{}: there is no CA; was init run?", usual.display())))
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {

@@ -114,6 +114,9 @@ pub fn load_init(path: &Path, kubeadm_version: &str) -> Result<InitInput, Failur
     default_cluster(&mut input.cluster, kubeadm_version);
     validation::aggregate(validation::init(&input.init, &input.cluster))?;
     validation::control_plane_version(&input.cluster.kubernetes_version, kubeadm_version)?;
+    if input.cluster.certificates_dir != "/etc/kubernetes/pki" {
+        return Err(Failure::new("the stand-in only knows the certificatesDir /etc/kubernetes/pki"));
+    }
     Ok(input)
 }
 

@@ -180,3 +180,13 @@ fn a_restarted_api_server_knows_what_it_knew() {
     eventually("it runs", || apiserver::running(&master.path("/")).is_some());
     assert_eq!(master.get("/api/v1/nodes/master-0").status, 200);
 }
+
+#[test]
+fn a_server_whose_root_was_removed_ends_and_brings_nothing_back() {
+    let master = Machine::master();
+    let pid = apiserver::running(&master.path("/")).expect("running");
+    std::fs::remove_dir_all(master.path("/")).expect("remove");
+    let line = format!("/proc/{pid}/cmdline");
+    eventually("it ends", || std::fs::read(&line).map_or(true, |line| line.is_empty()));
+    assert!(!master.path("/var").exists());
+}
