@@ -1,7 +1,7 @@
 use super::reports::report;
 use crate::model::cause::Cause;
-use crate::ports::MAX_OBJECT;
-use crate::store::fake::{FAULTS, Lab, ca, holder, run};
+use crate::ports::{Condition, MAX_OBJECT, Objects, Written};
+use crate::store::fake::{FAULTS, Fault, Lab, ca, etag_of, holder, run};
 use crate::store::{Claim, Retired};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -96,6 +96,30 @@ fn a_report_that_was_replaced_after_it_was_copied_is_kept_too() {
     let kept: Vec<String> = lab.objects.keys().into_iter().filter(|k| k.starts_with(&format!("{copy}."))).collect();
     assert_eq!(kept.len(), 1);
     assert_eq!(lab.objects.body(&kept[0]), Some(last));
+}
+
+#[test]
+fn a_report_that_changes_at_any_moment_is_moved_in_its_last_version() {
+    let key = format!("prod/nodes/{}/report.json", report("b", None).identity.key());
+    let mut landed = 0;
+    for late in 1..80 {
+        let lab = cluster(true);
+        let plan = run(lab.store.retirement()).expect("alive").expect("read").expect("something");
+        let old = etag_of(&lab.objects.body(&key).expect("there"));
+        lab.objects.fail(0, Fault::Late(late));
+        let write = lab.objects.put(&key, b"the last one".to_vec(), Condition::Matches(old));
+        assert!(matches!(run(write), Some(Ok(Written::Unknown(_)))));
+        run(lab.store.retire(&plan)).expect("alive").expect("retired");
+        lab.objects.land();
+        assert!(lab.objects.keys().iter().all(|key| !key.starts_with("prod/nodes/")), "late by {late}");
+        if !lab.objects.history(&key).iter().any(|body| body == b"the last one") {
+            continue;
+        }
+        landed += 1;
+        let kept = contents(&lab).into_values().any(|body| body == b"the last one");
+        assert!(kept, "late by {late}: the last version is lost");
+    }
+    assert!(landed > 10, "{landed}");
 }
 
 #[test]
