@@ -4,18 +4,36 @@
 //! [`kubestrap_core::model::cause::Cause`]. Loops, retries and judgements belong in core. Everything here runs on one
 //! tokio current-thread runtime.
 
+pub mod aws;
+pub mod cluster;
 pub mod durable;
 pub mod files;
+pub mod gate;
 pub mod host;
+pub mod imds;
 pub mod jobs;
+pub mod net;
+pub mod objects;
 pub mod time;
 
-use kubestrap_core::config::settings::Settings;
-use kubestrap_core::model::cause::{Cause, Failure, Outcome};
-use kubestrap_core::ports::{Files, Host, Jobs, Metadata, Time};
+use self::aws::{Aws, Ec2};
+use self::cluster::Api;
+use self::files::Disk;
+use self::host::Machine;
+use self::imds::Imds;
+use self::net::Names;
+use self::objects::folder::FolderStore;
+use self::objects::s3::S3Store;
+use self::time::SystemTime;
+use kubestrap_core::config::settings::{Settings, StoreLocation};
+use kubestrap_core::model::cause::Outcome;
+use kubestrap_core::ports::{Files, Host, Jobs, Metadata, Objects, Time};
 use kubestrap_core::world::Ports;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+/// This program, whatever became of its file since it was started.
+const OURSELVES: &str = "/proc/self/exe";
 
 /// What the adapters need to know before there are settings.
 #[derive(Debug, Clone)]
@@ -57,13 +75,54 @@ pub struct EarlyPorts {
 
 /// The ports that need no settings. Nothing is read and nothing is connected before the first call.
 pub fn early_ports(opts: &Opts) -> Outcome<EarlyPorts> {
-    let _ = opts;
-    Err(Failure::new(Cause::Internal, "make the ports", "this build has no adapters yet"))
+    let names = Names::default();
+    let base = imds::base_url(opts.metadata_endpoint.as_deref());
+    Ok(early(opts, base, names))
 }
 
 /// Every port, by these settings. Nothing is read and nothing is connected before the first call; the runtime must be
 /// entered when a port is called.
 pub fn ports(settings: &Settings, opts: &Opts) -> Outcome<Ports> {
-    let _ = (settings, opts);
-    Err(Failure::new(Cause::Internal, "make the ports", "this build has no adapters yet"))
+    let names = Names::default();
+    // A command line knows better than a file.
+    let base = imds::base_url(opts.metadata_endpoint.as_deref().or(settings.metadata_endpoint.as_deref()));
+    let aws = Rc::new(Aws::new(names.clone(), base.clone()));
+    let early = early(opts, base, names.clone());
+    Ok(Ports {
+        objects: store(settings, aws.clone()),
+        files: early.files,
+        jobs: early.jobs,
+        metadata: early.metadata,
+        cloud: Rc::new(Ec2::new(aws, settings.ec2_endpoint.clone())),
+        cluster: Rc::new(Api::new(names, &opts.root)),
+        host: early.host,
+        time: early.time,
+    })
+}
+
+fn early(opts: &Opts, metadata: String, names: Names) -> EarlyPorts {
+    let folder = opts.root.join(opts.jobs.strip_prefix("/").unwrap_or(&opts.jobs));
+    let systemd = jobs::Jobs::has_systemd(&opts.root);
+    EarlyPorts {
+        files: Rc::new(Disk::new(&opts.root)),
+        jobs: Rc::new(jobs::Jobs::new(folder, supervisor(opts, systemd), systemd)),
+        metadata: Rc::new(Imds::new(metadata, names)),
+        host: Rc::new(Machine::new(&opts.root)),
+        time: Rc::new(SystemTime),
+    }
+}
+
+/// systemd cannot start `/proc/self/exe`, which would be systemd itself: it needs the file's own path.
+fn supervisor(opts: &Opts, systemd: bool) -> PathBuf {
+    let own = || systemd.then(std::env::current_exe).and_then(Result::ok).filter(|path| path.exists());
+    opts.supervisor.clone().or_else(own).unwrap_or_else(|| Path::new(OURSELVES).to_owned())
+}
+
+fn store(settings: &Settings, aws: Rc<Aws>) -> Rc<dyn Objects> {
+    match &settings.store {
+        StoreLocation::Folder(folder) => Rc::new(FolderStore::new(folder)),
+        StoreLocation::S3 { bucket, prefix } => {
+            Rc::new(S3Store::new(aws, bucket.clone(), prefix.clone(), settings.s3.clone()))
+        }
+    }
 }
