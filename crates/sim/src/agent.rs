@@ -79,6 +79,7 @@ impl Observer for Watcher {
             }
             _ => {}
         }
+        let routine = matches!(event, Event::Retrying { .. } | Event::BundlePublished { .. } | Event::Waiting { .. });
         let told = match event {
             Event::StepEnded { step, result: Err(failure), .. } => format!("step {step} failed: {failure}"),
             Event::StepEnded { step, took, .. } => format!("step {step} done in {} ms", took.as_millis()),
@@ -87,6 +88,10 @@ impl Observer for Watcher {
             other => format!("{other:?}"),
         };
         universe.judge_text(6, "an event", &told);
-        universe.note(self.machine, format_args!("{told}"));
+        if routine {
+            universe.routine(self.machine, format_args!("{told}"));
+        } else {
+            universe.note(self.machine, format_args!("{told}"));
+        }
     }
 }

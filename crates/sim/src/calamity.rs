@@ -96,6 +96,10 @@ fn revoke(universe: &Rc<Universe>) {
 
 /// What an intruder with write access (or a restored backup) leaves in the place of the bundle.
 fn tamper(universe: &Rc<Universe>) {
+    if universe.shared("cluster.json").is_none() {
+        // A bundle before there is a register is evidence of a lost cluster: rightly, nobody would ever begin.
+        return;
+    }
     let key = format!("{CLUSTER}/join/worker.json");
     let now = universe.wall();
     let hour = SignedDuration::from_hours(1);

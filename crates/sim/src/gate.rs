@@ -78,10 +78,10 @@ impl Gate for SimGate {
             Err(failure) => {
                 self.universe.judge_text(6, "an error", &failure.detail);
                 self.universe
-                    .note(self.machine, format_args!("{call}: {} ({})", failure.cause.row().label, failure.detail));
+                    .routine(self.machine, format_args!("{call}: {} ({})", failure.cause.row().label, failure.detail));
             }
             Ok(()) if call.changes && call.name != "objects.put" => {
-                self.universe.note(self.machine, format_args!("{call}"));
+                self.universe.routine(self.machine, format_args!("{call}"));
             }
             Ok(()) => {}
         }

@@ -1,6 +1,7 @@
 //! A simulated world for `kubestrap-core`.
 mod agent;
 mod calamity;
+mod campaign;
 mod cluster;
 mod disk;
 mod gate;
@@ -17,5 +18,6 @@ mod timeline;
 mod trace;
 mod universe;
 
+pub use campaign::{Campaign, campaign};
 pub use run::{Summary, Violation, run_seed, tell};
 pub use scenario::Scenario;

@@ -160,7 +160,7 @@ const BASE: Scenario = Scenario {
     skew: Duration::from_secs(2),
     faults_last: Duration::ZERO,
     patience: Duration::from_secs(600),
-    afterwards: Duration::from_secs(600),
+    afterwards: Duration::from_secs(120),
     no_list_permission: false,
     ec2_late: false,
     foreign_master: false,
@@ -172,14 +172,14 @@ const BASE: Scenario = Scenario {
 /// Every scenario, by name.
 pub fn all() -> Vec<Scenario> {
     vec![
-        BASE,
+        Scenario { afterwards: MINUTE * 45, ..BASE },
         Scenario {
             name: "race",
             about: "five masters claim the register at once over a bad store",
             masters: 5,
             workers: 1,
             rates: Rates::BAD_NETWORK,
-            faults_last: MINUTE * 20,
+            faults_last: MINUTE * 10,
             patience: MINUTE * 90,
             stagger: Duration::from_secs(3),
             ..BASE
@@ -191,7 +191,7 @@ pub fn all() -> Vec<Scenario> {
             workers: 2,
             rates: Rates::KILLS,
             calamities: &[Calamity::Kill, Calamity::Kill, Calamity::Reboot, Calamity::Reboot],
-            faults_last: MINUTE * 20,
+            faults_last: MINUTE * 10,
             patience: MINUTE * 90,
             ..BASE
         },
@@ -202,7 +202,7 @@ pub fn all() -> Vec<Scenario> {
             workers: 1,
             rates: Rates::ALL,
             calamities: &[Calamity::DeathOfHolder, Calamity::DeathOfHolder, Calamity::Stall, Calamity::Kill],
-            faults_last: MINUTE * 40,
+            faults_last: MINUTE * 25,
             patience: MINUTE * 180,
             ec2_late: true,
             ..BASE
@@ -222,7 +222,7 @@ pub fn all() -> Vec<Scenario> {
                 Calamity::TokensRevoked,
             ],
             skew: Duration::from_secs(45),
-            faults_last: MINUTE * 40,
+            faults_last: MINUTE * 20,
             patience: MINUTE * 180,
             no_list_permission: true,
             ec2_late: true,
@@ -236,7 +236,7 @@ pub fn all() -> Vec<Scenario> {
             ground: Ground::Host,
             rates: Rates::ALL,
             calamities: &[Calamity::DeathOfHolder, Calamity::Reboot, Calamity::Stall],
-            faults_last: MINUTE * 40,
+            faults_last: MINUTE * 20,
             patience: MINUTE * 180,
             ..BASE
         },
@@ -259,7 +259,7 @@ pub fn all() -> Vec<Scenario> {
             masters: 2,
             workers: 1,
             rates: Rates::KILLS,
-            faults_last: MINUTE * 20,
+            faults_last: MINUTE * 8,
             patience: MINUTE * 90,
             foreign_master: true,
             refusals: &[Cause::ForeignState, Cause::ForeignCluster],

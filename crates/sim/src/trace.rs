@@ -24,14 +24,23 @@ impl Trace {
         Trace { digest: Cell::new(0xcbf2_9ce4_8422_2325), events: Cell::new(0), lines, keep }
     }
 
+    /// Notes an event that comes again and again (a poll, a report): told only when every line is kept.
+    pub fn routine(&self, now: Duration, who: &str, what: fmt::Arguments<'_>) {
+        self.enter(now, who, what, self.keep == usize::MAX);
+    }
+
     /// Notes an event.
     pub fn note(&self, now: Duration, who: &str, what: fmt::Arguments<'_>) {
+        self.enter(now, who, what, true);
+    }
+
+    fn enter(&self, now: Duration, who: &str, what: fmt::Arguments<'_>, told: bool) {
         let mut hasher = Fnv(self.digest.get());
         // Writing into a hasher cannot fail.
         let _ = write!(hasher, "{} {who} {what}", now.as_micros());
         self.digest.set(hasher.0);
         self.events.set(self.events.get() + 1);
-        if let Some(lines) = &self.lines {
+        if let Some(lines) = self.lines.as_ref().filter(|_| told) {
             let mut lines = lines.borrow_mut();
             if lines.len() == self.keep {
                 lines.pop_front();

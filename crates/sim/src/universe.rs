@@ -98,6 +98,11 @@ impl Universe {
         self.trace.note(self.timeline.now(), &self.machines[machine].name, what);
     }
 
+    /// Notes something a machine does again and again.
+    pub fn routine(&self, machine: usize, what: fmt::Arguments<'_>) {
+        self.trace.routine(self.timeline.now(), &self.machines[machine].name, what);
+    }
+
     /// Notes something the world did.
     pub fn note_world(&self, what: fmt::Arguments<'_>) {
         self.trace.note(self.timeline.now(), "world", what);

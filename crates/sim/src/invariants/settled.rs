@@ -72,6 +72,11 @@ impl Universe {
 
     /// Whether a report in the store names a cluster.
     pub fn reports_name_a_cluster(&self) -> bool {
-        self.evidence_of_a_cluster().is_some_and(|key| key.contains("/nodes/"))
+        let store = self.store.borrow();
+        let names_uid = |body: &[u8]| {
+            let report: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+            report.is_some_and(|report| report.get("uid").is_some_and(serde_json::Value::is_string))
+        };
+        store.objects.iter().any(|(key, object)| key.contains("/nodes/") && names_uid(&object.body))
     }
 }

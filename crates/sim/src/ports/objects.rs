@@ -10,7 +10,31 @@ use kubestrap_core::model::identity::Role;
 use kubestrap_core::ports::{
     Condition, Deleted, ETag, ExpiryRule, Fetched, KeyPage, Object, Objects, Reading, Written,
 };
+use std::fmt;
 use std::time::Duration;
+
+/// A change of the store, for people.
+struct Change<'a> {
+    verb: &'a str,
+    key: &'a str,
+    condition: &'a Condition,
+    effect: &'a Effect,
+}
+
+impl fmt::Display for Change<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ", self.verb, self.key)?;
+        match self.condition {
+            Condition::Absent => write!(f, "if absent: ")?,
+            Condition::Matches(etag) => write!(f, "over {}: ", etag.0)?,
+        }
+        match self.effect {
+            Effect::Done(Some(etag)) => write!(f, "stored {}", etag.0),
+            Effect::Done(None) => write!(f, "deleted"),
+            Effect::Refused => write!(f, "refused"),
+        }
+    }
+}
 
 /// What the network does to one conditional write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +93,13 @@ impl Desk {
             let (universe, answer, key) = (universe.clone(), answer.clone(), key.to_owned());
             self.universe.timeline.after(delay, move || {
                 let effect = universe.land(writer, &key, body, &condition);
-                let how = if matches!(fate, Fate::Late(_)) { "late " } else { "" };
-                universe.note(machine, format_args!("{how}{verb} {key} {condition:?}: {effect:?}"));
+                let how = if matches!(fate, Fate::Late(_)) { "LATE " } else { "" };
+                let change = Change { verb, key: &key, condition: &condition, effect: &effect };
+                if key.ends_with("/report.json") {
+                    universe.routine(machine, format_args!("{how}{change}"));
+                } else {
+                    universe.note(machine, format_args!("{how}{change}"));
+                }
                 answer.give(effect);
             });
         }
@@ -132,7 +161,7 @@ impl Objects for Desk {
             None => Fetched::Absent,
             Some(object) if Some(&object.etag) == known => Fetched::Unchanged,
             Some(object) => {
-                universe.note(self.machine, format_args!("reads {key} {}", object.etag.0));
+                universe.routine(self.machine, format_args!("reads {key} {}", object.etag.0));
                 let body = object.body.to_vec();
                 Fetched::Found(Object { body, etag: object.etag, modified: Some(object.modified) })
             }
