@@ -1,6 +1,6 @@
 //! Kubernetes clusters: what an etcd knows, where its API server is, and whether it answers.
 
-use crate::machine::Power;
+use crate::machine::{Agent, Power};
 use crate::universe::Universe;
 use jiff::Timestamp;
 use kubestrap_core::model::names::CaHash;
@@ -63,7 +63,11 @@ impl Universe {
 
     /// The etcd behind the endpoint, as this machine reaches it: its own API server, or the first that answers.
     pub fn api_behind_endpoint(&self, caller: usize) -> Option<usize> {
-        self.api_on(caller).or_else(|| (0..self.machines.len()).find_map(|machine| self.api_on(machine)))
+        // Whoever was told that it lost the register is taken out of the load balancer by its operator: the static pods
+        // of a control plane outlive the kubelet that the agent stops.
+        let in_service = |machine: &usize| !matches!(self.machines[*machine].state.borrow().agent, Agent::Refused(_));
+        let other = || (0..self.machines.len()).filter(in_service).find_map(|machine| self.api_on(machine));
+        self.api_on(caller).or_else(other)
     }
 
     /// A token of this cluster that has not expired by its API server's clock (which removes those that have).

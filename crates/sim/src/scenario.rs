@@ -139,6 +139,8 @@ pub struct Scenario {
     pub ec2_late: bool,
     /// The first master carries a control plane that somebody made by hand.
     pub foreign_master: bool,
+    /// The operator unlocks the register over the heads of living holders, too.
+    pub rash_operator: bool,
     /// Late-comers: some workers start this much later at most.
     pub stagger: Duration,
     /// How long a worker waits for a bundle before it gives up (and is started again).
@@ -164,6 +166,7 @@ const BASE: Scenario = Scenario {
     no_list_permission: false,
     ec2_late: false,
     foreign_master: false,
+    rash_operator: false,
     stagger: Duration::from_secs(60),
     join_wait: Duration::from_secs(3600),
     refusals: &[],
@@ -238,6 +241,19 @@ pub fn all() -> Vec<Scenario> {
             calamities: &[Calamity::DeathOfHolder, Calamity::Reboot, Calamity::Stall],
             faults_last: MINUTE * 20,
             patience: MINUTE * 180,
+            ..BASE
+        },
+        Scenario {
+            name: "unlock",
+            about: "an operator unlocks the register while its holder lives: two may run init, one commits",
+            masters: 3,
+            workers: 1,
+            ground: Ground::Host,
+            rates: Rates::ALL,
+            calamities: &[Calamity::Stall, Calamity::Stall, Calamity::Stall, Calamity::Kill],
+            faults_last: MINUTE * 15,
+            patience: MINUTE * 180,
+            rash_operator: true,
             ..BASE
         },
         Scenario {

@@ -48,6 +48,12 @@ fn metal() {
 }
 
 #[test]
+fn unlock() {
+    let seen = seeds("unlock", 150);
+    assert!(seen["unlocks"] > 50, "{seen:?}");
+}
+
+#[test]
 fn lifecycle() {
     seeds("lifecycle", 100);
 }

@@ -106,6 +106,7 @@ impl Universe {
             if writer != Writer::Operator {
                 self.violate(2, "somebody but an operator emptied the holder".to_owned());
             }
+            self.count("unlocks");
             if let Some(machine) = old_machine.filter(|machine| !machine.is_dead()) {
                 self.monitor.borrow_mut().unlocked.insert(machine.index);
             }
