@@ -127,7 +127,8 @@ fn machine(scenario: &Scenario, rng: &Rng, number: u64) -> Machine {
     let is_master = number < scenario.masters;
     let name = if is_master { format!("m{number}") } else { format!("w{}", number - scenario.masters) };
     let identity = identity(scenario.ground, &name, number as u8);
-    let skew_ms = scenario.skew.as_millis() as i64;
+    let most = if is_master { scenario.skew } else { scenario.skew.max(scenario.worker_skew) };
+    let skew_ms = most.as_millis() as i64;
     let skew = SignedDuration::from_millis(rng.below(2 * skew_ms as u64 + 1) as i64 - skew_ms);
     let foreign = scenario.foreign_master && number == 0;
     let starts_at = rng.between(Duration::ZERO, scenario.stagger);

@@ -127,6 +127,8 @@ pub struct Scenario {
     pub calamities: &'static [Calamity],
     /// Clocks are wrong by up to this much, either way.
     pub skew: Duration,
+    /// Workers' clocks are wrong by up to this much instead, when it is more.
+    pub worker_skew: Duration,
     /// Faults last this long.
     pub faults_last: Duration,
     /// After the faults, everything must have converged within this time.
@@ -160,6 +162,7 @@ const BASE: Scenario = Scenario {
     rates: Rates::NONE,
     calamities: &[],
     skew: Duration::from_secs(2),
+    worker_skew: Duration::ZERO,
     faults_last: Duration::ZERO,
     patience: Duration::from_secs(600),
     afterwards: Duration::from_secs(120),
@@ -257,9 +260,20 @@ pub fn all() -> Vec<Scenario> {
             ..BASE
         },
         Scenario {
+            name: "clocks",
+            about: "workers whose clocks are wrong by minutes refuse, the others join",
+            workers: 4,
+            worker_skew: MINUTE * 3,
+            rates: Rates::KILLS,
+            faults_last: MINUTE * 5,
+            patience: MINUTE * 90,
+            refusals: &[Cause::ClockSkew],
+            ..BASE
+        },
+        Scenario {
             name: "lifecycle",
             about: "the bucket's lifecycle rules delete shared objects under a living cluster",
-            masters: 2,
+            masters: 5,
             workers: 2,
             rates: Rates::KILLS,
             calamities: &[Calamity::Lifecycle, Calamity::Lifecycle, Calamity::Lifecycle],

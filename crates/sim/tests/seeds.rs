@@ -54,6 +54,11 @@ fn unlock() {
 }
 
 #[test]
+fn clocks() {
+    seeds("clocks", 60);
+}
+
+#[test]
 fn lifecycle() {
     seeds("lifecycle", 100);
 }

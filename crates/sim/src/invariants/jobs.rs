@@ -13,6 +13,9 @@ use std::path::Path;
 /// What kubeadm made; nothing below it may be removed by hand but on the same ground as a reset.
 const KUBERNETES: &str = "/etc/kubernetes";
 
+/// Core tolerates a minute; the store's Date has whole seconds, and an answer may be seconds old.
+const WRONG_CLOCK: SignedDuration = SignedDuration::from_secs(75);
+
 impl Universe {
     /// A job is about to start.
     pub fn judge_job(&self, machine: usize, job: &JobSpec, documents: &[Value]) {
@@ -82,8 +85,12 @@ impl Universe {
         let Some((expires_at, skew)) = self.issued(id) else {
             return self.violate(4, format!("{name} joins {uid} with a token that was never in this cluster"));
         };
+        let skew_of_joiner = self.machines[machine].skew.abs();
+        if skew_of_joiner > WRONG_CLOCK {
+            self.violate(9, format!("{name} joins with a clock that is wrong by {} s", skew_of_joiner.as_secs()));
+        }
         // A node may be wrong about the time by its own clock's error and the publisher's, not by more.
-        let error = self.machines[machine].skew.abs() + skew.abs() + SignedDuration::from_secs(30);
+        let error = skew_of_joiner + skew.abs() + SignedDuration::from_secs(30);
         if expires_at + error < self.wall() {
             self.violate(9, format!("{name} joins with a token that died at {expires_at}"));
         }

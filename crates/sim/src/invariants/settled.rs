@@ -2,9 +2,13 @@
 
 use crate::machine::{Agent, Machine};
 use crate::universe::Universe;
+use jiff::SignedDuration;
 use kubestrap_core::model::cause::{Cause, Failure};
 use kubestrap_core::model::identity::Role;
 use kubestrap_core::model::register::{Register, RegisterState};
+
+/// A clock that is no more wrong than this is right enough for everything.
+const RIGHT_CLOCK: SignedDuration = SignedDuration::from_secs(50);
 
 impl Universe {
     /// Why the world has not settled yet; `None` when it has.
@@ -66,6 +70,7 @@ impl Universe {
             Cause::ForeignState | Cause::ForeignCluster => machine.foreign,
             // While the creator lives it puts the register back, so only those who came in between may refuse.
             Cause::RegisterMissing => self.scenario.refusals.contains(&failure.cause) && creator != Some(machine.index),
+            Cause::ClockSkew if machine.skew.abs() < RIGHT_CLOCK => false,
             cause => self.scenario.refusals.contains(&cause),
         }
     }
