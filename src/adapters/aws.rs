@@ -1,6 +1,5 @@
 //! The AWS SDKs: one configuration, made when it is first needed; one translation of their errors; EC2.
 
-use crate::adapters::imds;
 use crate::adapters::net::{self, Names};
 use async_trait::async_trait;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -31,6 +30,23 @@ impl Aws {
     /// Nothing is read before the first client is made.
     pub fn new(names: Names, metadata: String) -> Self {
         Aws { names, metadata, config: OnceCell::new() }
+    }
+
+    /// With fixed credentials, for tests against stand-ins.
+    #[cfg(test)]
+    pub fn with_credentials(names: &Names, region: &str) -> Self {
+        let credentials = aws_credential_types::Credentials::new("AKIATEST", "secret", None, None, "Test");
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(net::sdk_client(names, None))
+            .retry_config(RetryConfig::disabled())
+            .credentials_provider(aws_credential_types::provider::SharedCredentialsProvider::new(credentials))
+            .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(
+                aws_smithy_async::rt::sleep::TokioSleep::new(),
+            ))
+            .region(Region::new(region.to_owned()))
+            .build();
+        Aws { names: names.clone(), metadata: String::new(), config: OnceCell::new_with(Some(config)) }
     }
 
     /// Credentials from environment, profile, web identity, container, or the instance's role; the region likewise.
@@ -144,7 +160,8 @@ fn by_answer(status: u16, code: &str) -> Option<Cause> {
         _ => match status {
             401 | 403 => Some(Cause::AccessDenied),
             429 => Some(Cause::Throttled),
-            301 | 302 | 307 | 308 | 400 | 404 | 405 => Some(Cause::Configuration),
+            301 | 302 | 307 | 308 | 400 | 405 => Some(Cause::Configuration),
+            // A 404 without a known code comes from something between us and the service.
             _ => None,
         },
     }
@@ -244,11 +261,6 @@ fn describe(account: &str, instance: &aws_sdk_ec2::types::Instance) -> Option<In
         state: instance.state()?.name()?.as_str().to_owned(),
         hop_limit: instance.metadata_options().and_then(|options| options.http_put_response_hop_limit()),
     })
-}
-
-/// The base URL of the metadata service for [`Aws::new`].
-pub fn metadata_url(configured: Option<&str>) -> String {
-    imds::base_url(configured)
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
 //! Object stores.
 
+#[cfg(test)]
+mod conformance;
 pub mod folder;
 pub mod s3;
+#[cfg(test)]
+mod s3_faults;
 
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::ports::MAX_OBJECT;
