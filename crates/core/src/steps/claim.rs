@@ -52,9 +52,14 @@ fn decide(register: Option<&Register>, attempt: Option<&Attempt>, machine: &Mach
     }
     let attempt = attempt.filter(|attempt| attempt.kind == AttemptKind::Init);
     match (register, attempt) {
-        (None, Some(attempt)) if attempt.commit_attempted => match &attempt.initialised {
+        (None, Some(attempt)) if attempt.commit_attempted => match &attempt.committed {
             Some(ca) if machine.ca.as_ref() == Some(ca) => Decision::PutBack,
-            _ => Decision::Refuse(lost_state(&claiming, attempt, machine)),
+            Some(_) => Decision::Refuse(lost_state(&claiming, attempt, machine)),
+            // Sent and never confirmed, then the register vanished: another master may have taken over in between.
+            None => {
+                let why = "it vanished while this machine's commit was under way, so nobody knows whose cluster it was";
+                Decision::Refuse(Failure::new(Cause::RegisterMissing, claiming, why))
+            }
         },
         (None, _) => Decision::Claim,
         (Some(register), attempt) => of_register(register, attempt, machine, &claiming),
@@ -175,19 +180,16 @@ async fn look(node: &Node) -> Outcome<(Option<Seen>, Decision)> {
     Ok((seen, decision))
 }
 
-/// Safety rule 3: a store that names a uid while `cluster.json` is missing held a cluster once. Reports of nodes that
-/// never learned a uid do not count.
+/// Safety rule 3: a store that names a uid while `cluster.json` is missing held a cluster once.
 async fn refuse_traces(node: &Node) -> Outcome<()> {
-    let own = journal(node).attempt()?.map(|attempt| attempt.uid);
-    let traces = Store::of(node).traces().await?;
-    // Our own attempt's uid may already be in our own report, when a claim of ours was lost.
-    let foreign: Vec<&str> =
-        traces.iter().filter(|t| t.uid.is_none() || t.uid != own).map(|trace| trace.key.as_str()).collect();
-    if foreign.is_empty() {
-        return Ok(());
+    let (store, own) = (Store::of(node), journal(node).attempt()?.map(|attempt| attempt.uid));
+    match store.refuse_traces(&node.identity.key(), own).await {
+        // The traces may be of a cluster that was begun between the two readings.
+        Err(failure) if failure.cause == Cause::RegisterMissing && store.register().await?.is_some() => {
+            Err(lost_race())
+        }
+        result => result,
     }
-    let why = format!("cluster.json is missing, but the store still holds {}", foreign.join(", "));
-    Err(Failure::new(Cause::RegisterMissing, format!("claim the register of cluster {}", node.settings.cluster), why))
 }
 
 async fn claim(node: &Node) -> Outcome<()> {
@@ -236,10 +238,8 @@ async fn take_over(node: &Node, seen: Option<Seen>, gone: Gone) -> Outcome<()> {
 
 async fn put_back(node: &Node) -> Outcome<()> {
     let Some(attempt) = journal(node).attempt()? else { return Err(lost_race()) };
-    // A commit whose answer was never seen counts: this is decided only when the machine still carries that CA.
-    let made = Attempt { committed: attempt.committed.clone().or(attempt.initialised.clone()), ..attempt };
     node.tell(&crate::node::Event::Note("cluster.json vanished from the store; putting it back"));
-    Store::of(node).put_back(&made, &holder(node), node.world.time.now()).await.map(|_| ())
+    Store::of(node).put_back(&attempt, &holder(node), node.world.time.now()).await.map(|_| ())
 }
 
 /// Another machine makes the cluster: ours must not serve a second one.
@@ -309,7 +309,9 @@ mod tests {
 
     #[test]
     fn an_absent_register_is_claimed_only_by_a_machine_that_made_nothing_yet() {
-        let committed = Attempt { commit_attempted: true, ..attempt(1, AttemptKind::Init) };
+        let unconfirmed = Attempt { commit_attempted: true, ..attempt(1, AttemptKind::Init) };
+        let committed = Attempt { committed: unconfirmed.initialised.clone(), ..unconfirmed.clone() };
+        assert_eq!(cause(decide(None, Some(&unconfirmed), &machine(Some(1)), "test")), Cause::RegisterMissing);
         assert_eq!(decide(None, None, &machine(None), "test"), Decision::Claim);
         assert_eq!(decide(None, Some(&attempt(1, AttemptKind::Init)), &machine(None), "test"), Decision::Claim);
         assert_eq!(decide(None, Some(&committed), &machine(Some(1)), "test"), Decision::PutBack);
