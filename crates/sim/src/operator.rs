@@ -27,7 +27,10 @@ pub async fn work(universe: Rc<Universe>) {
     let Ok(cluster) = ClusterName::parse(crate::invariants::CLUSTER) else { return };
     let store = Store::new(world.objects.clone(), world.time.clone(), cluster);
     let mut rash = if universe.scenario.rash_operator { RASH_LOOKS } else { 0 };
-    while universe.scenario.ground == Ground::Host {
+    if universe.scenario.ground != Ground::Host {
+        return;
+    }
+    loop {
         rash = rash.saturating_sub(1);
         let hasty = rash > 0;
         universe.sleep(if hasty { universe.rng.between(Duration::from_secs(3), HASTE) } else { LOOKS }).await;

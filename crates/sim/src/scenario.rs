@@ -151,7 +151,9 @@ pub struct Scenario {
     pub refusals: &'static [Cause],
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(60 * count)
+}
 
 const BASE: Scenario = Scenario {
     name: "calm",
@@ -175,127 +177,129 @@ const BASE: Scenario = Scenario {
     refusals: &[],
 };
 
-/// Every scenario, by name.
+const ALL: &[Scenario] = &[
+    Scenario { afterwards: minutes(45), ..BASE },
+    Scenario {
+        name: "race",
+        about: "five masters claim the register at once over a bad store",
+        masters: 5,
+        workers: 1,
+        rates: Rates::BAD_NETWORK,
+        faults_last: minutes(10),
+        patience: minutes(90),
+        stagger: Duration::from_secs(3),
+        ..BASE
+    },
+    Scenario {
+        name: "kills",
+        about: "agents are killed before, after and within every kind of change, and machines reboot",
+        masters: 2,
+        workers: 2,
+        rates: Rates::KILLS,
+        calamities: &[Calamity::Kill, Calamity::Kill, Calamity::Reboot, Calamity::Reboot],
+        faults_last: minutes(10),
+        patience: minutes(90),
+        ..BASE
+    },
+    Scenario {
+        name: "death",
+        about: "holders of the register die for ever and others finish their work",
+        masters: 4,
+        workers: 1,
+        rates: Rates::ALL,
+        calamities: &[Calamity::DeathOfHolder, Calamity::DeathOfHolder, Calamity::Stall, Calamity::Kill],
+        faults_last: minutes(25),
+        patience: minutes(180),
+        ec2_late: true,
+        ..BASE
+    },
+    Scenario {
+        name: "storm",
+        about: "everything at once, with wrong clocks",
+        masters: 3,
+        workers: 2,
+        rates: Rates::ALL,
+        calamities: &[
+            Calamity::Kill,
+            Calamity::Reboot,
+            Calamity::Stall,
+            Calamity::Stall,
+            Calamity::Tampering,
+            Calamity::TokensRevoked,
+        ],
+        skew: Duration::from_secs(45),
+        faults_last: minutes(20),
+        patience: minutes(180),
+        no_list_permission: true,
+        ec2_late: true,
+        ..BASE
+    },
+    Scenario {
+        name: "metal",
+        about: "bare metal: nobody but an operator can say that a machine is gone",
+        masters: 3,
+        workers: 1,
+        ground: Ground::Host,
+        rates: Rates::ALL,
+        calamities: &[Calamity::DeathOfHolder, Calamity::Reboot, Calamity::Stall],
+        faults_last: minutes(20),
+        patience: minutes(180),
+        ..BASE
+    },
+    Scenario {
+        name: "unlock",
+        about: "an operator unlocks the register while its holder lives: two may run init, one commits",
+        masters: 3,
+        workers: 1,
+        ground: Ground::Host,
+        rates: Rates::ALL,
+        calamities: &[Calamity::Stall, Calamity::Stall, Calamity::Stall, Calamity::Kill],
+        faults_last: minutes(15),
+        patience: minutes(180),
+        rash_operator: true,
+        ..BASE
+    },
+    Scenario {
+        name: "clocks",
+        about: "workers whose clocks are wrong by minutes refuse, the others join",
+        workers: 4,
+        worker_skew: minutes(3),
+        rates: Rates::KILLS,
+        faults_last: minutes(5),
+        patience: minutes(90),
+        refusals: &[Cause::ClockSkew],
+        ..BASE
+    },
+    Scenario {
+        name: "lifecycle",
+        about: "the bucket's lifecycle rules delete shared objects under a living cluster",
+        masters: 5,
+        workers: 2,
+        rates: Rates::KILLS,
+        calamities: &[Calamity::Lifecycle, Calamity::Lifecycle, Calamity::Lifecycle],
+        faults_last: minutes(90),
+        patience: minutes(120),
+        stagger: minutes(80),
+        refusals: &[Cause::RegisterMissing],
+        ..BASE
+    },
+    Scenario {
+        name: "foreign",
+        about: "a machine carries somebody's control plane: it is refused, untouched, and the others go on",
+        masters: 2,
+        workers: 1,
+        rates: Rates::KILLS,
+        faults_last: minutes(8),
+        patience: minutes(90),
+        foreign_master: true,
+        refusals: &[Cause::ForeignState, Cause::ForeignCluster],
+        ..BASE
+    },
+];
+
+/// Every scenario.
 pub fn all() -> Vec<Scenario> {
-    vec![
-        Scenario { afterwards: MINUTE * 45, ..BASE },
-        Scenario {
-            name: "race",
-            about: "five masters claim the register at once over a bad store",
-            masters: 5,
-            workers: 1,
-            rates: Rates::BAD_NETWORK,
-            faults_last: MINUTE * 10,
-            patience: MINUTE * 90,
-            stagger: Duration::from_secs(3),
-            ..BASE
-        },
-        Scenario {
-            name: "kills",
-            about: "agents are killed before, after and within every kind of change, and machines reboot",
-            masters: 2,
-            workers: 2,
-            rates: Rates::KILLS,
-            calamities: &[Calamity::Kill, Calamity::Kill, Calamity::Reboot, Calamity::Reboot],
-            faults_last: MINUTE * 10,
-            patience: MINUTE * 90,
-            ..BASE
-        },
-        Scenario {
-            name: "death",
-            about: "holders of the register die for ever and others finish their work",
-            masters: 4,
-            workers: 1,
-            rates: Rates::ALL,
-            calamities: &[Calamity::DeathOfHolder, Calamity::DeathOfHolder, Calamity::Stall, Calamity::Kill],
-            faults_last: MINUTE * 25,
-            patience: MINUTE * 180,
-            ec2_late: true,
-            ..BASE
-        },
-        Scenario {
-            name: "storm",
-            about: "everything at once, with wrong clocks",
-            masters: 3,
-            workers: 2,
-            rates: Rates::ALL,
-            calamities: &[
-                Calamity::Kill,
-                Calamity::Reboot,
-                Calamity::Stall,
-                Calamity::Stall,
-                Calamity::Tampering,
-                Calamity::TokensRevoked,
-            ],
-            skew: Duration::from_secs(45),
-            faults_last: MINUTE * 20,
-            patience: MINUTE * 180,
-            no_list_permission: true,
-            ec2_late: true,
-            ..BASE
-        },
-        Scenario {
-            name: "metal",
-            about: "bare metal: nobody but an operator can say that a machine is gone",
-            masters: 3,
-            workers: 1,
-            ground: Ground::Host,
-            rates: Rates::ALL,
-            calamities: &[Calamity::DeathOfHolder, Calamity::Reboot, Calamity::Stall],
-            faults_last: MINUTE * 20,
-            patience: MINUTE * 180,
-            ..BASE
-        },
-        Scenario {
-            name: "unlock",
-            about: "an operator unlocks the register while its holder lives: two may run init, one commits",
-            masters: 3,
-            workers: 1,
-            ground: Ground::Host,
-            rates: Rates::ALL,
-            calamities: &[Calamity::Stall, Calamity::Stall, Calamity::Stall, Calamity::Kill],
-            faults_last: MINUTE * 15,
-            patience: MINUTE * 180,
-            rash_operator: true,
-            ..BASE
-        },
-        Scenario {
-            name: "clocks",
-            about: "workers whose clocks are wrong by minutes refuse, the others join",
-            workers: 4,
-            worker_skew: MINUTE * 3,
-            rates: Rates::KILLS,
-            faults_last: MINUTE * 5,
-            patience: MINUTE * 90,
-            refusals: &[Cause::ClockSkew],
-            ..BASE
-        },
-        Scenario {
-            name: "lifecycle",
-            about: "the bucket's lifecycle rules delete shared objects under a living cluster",
-            masters: 5,
-            workers: 2,
-            rates: Rates::KILLS,
-            calamities: &[Calamity::Lifecycle, Calamity::Lifecycle, Calamity::Lifecycle],
-            faults_last: MINUTE * 90,
-            patience: MINUTE * 120,
-            stagger: MINUTE * 80,
-            refusals: &[Cause::RegisterMissing],
-            ..BASE
-        },
-        Scenario {
-            name: "foreign",
-            about: "a machine carries somebody's control plane: it is refused, untouched, and the others go on",
-            masters: 2,
-            workers: 1,
-            rates: Rates::KILLS,
-            faults_last: MINUTE * 8,
-            patience: MINUTE * 90,
-            foreign_master: true,
-            refusals: &[Cause::ForeignState, Cause::ForeignCluster],
-            ..BASE
-        },
-    ]
+    ALL.to_vec()
 }
 
 /// The scenario of this name.
