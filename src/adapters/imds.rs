@@ -97,3 +97,63 @@ impl Metadata for Imds {
         self.send(attempted, request).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// One request against a server that gives this answer; also what it was asked.
+    fn ask(answer: Vec<u8>, path: Option<&str>) -> (Outcome<MetadataAnswer>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let base = format!("http://{}", listener.local_addr().expect("address"));
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).expect("read");
+            // A client that has read enough hangs up.
+            let _ = stream.write_all(&answer);
+            String::from_utf8_lossy(&request[..read]).to_lowercase()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        let answer = runtime.block_on(async {
+            let imds = Imds::new(base, Names::default());
+            match path {
+                Some(path) => imds.get(path, &Secret::new("hunter2")).await,
+                None => imds.token(Duration::from_secs(90_000)).await,
+            }
+        });
+        (answer, server.join().expect("server"))
+    }
+
+    #[test]
+    fn a_token_is_put_and_then_carried() {
+        let (answer, request) = ask(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\ntok".to_vec(), None);
+        assert_eq!(answer, Ok(MetadataAnswer { status: 200, body: b"tok".to_vec() }));
+        assert!(request.starts_with("put /latest/api/token http/1.1"), "{request}");
+        assert!(request.contains("x-aws-ec2-metadata-token-ttl-seconds: 21600"), "{request}");
+        let (_, request) = ask(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec(), Some("user-data"));
+        assert!(request.starts_with("get /latest/user-data http/1.1"), "{request}");
+        assert!(request.contains("x-aws-ec2-metadata-token: hunter2"), "{request}");
+    }
+
+    #[test]
+    fn every_status_is_an_answer_and_redirects_are_not_followed() {
+        let (answer, _) = ask(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(), Some("x"));
+        assert_eq!(answer.map(|answer| answer.status), Ok(404));
+        let elsewhere = b"HTTP/1.1 302 Found\r\nlocation: http://192.0.2.1/\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(ask(elsewhere.to_vec(), Some("x")).0.map(|answer| answer.status), Ok(302));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_unavailable_and_the_token_stays_out() {
+        let mut endless = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_vec();
+        endless.resize(MAX_BODY * 4, b'x');
+        for answer in [endless, b"garbage\r\n\r\n".to_vec(), Vec::new()] {
+            let failure = ask(answer, Some("user-data")).0.expect_err("no answer");
+            assert_eq!(failure.cause, Cause::MetadataUnavailable);
+            assert!(!failure.to_string().contains("hunter2"), "{failure}");
+        }
+    }
+}

@@ -3,6 +3,8 @@
 //! No kube client lies between: its `try_from` resolves names with getaddrinfo and repeats requests by itself.
 
 mod kubeconfig;
+#[cfg(test)]
+mod tests;
 
 use crate::adapters::files::Disk;
 use crate::adapters::net::{self, Names};
