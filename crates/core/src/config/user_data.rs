@@ -4,7 +4,8 @@
 //! - a document whose first line is `#kubestrap`;
 //! - a document without that line that is a YAML map with the key `cluster` and one of `role` and `store`, and whose
 //!   first line is not one of cloud-init's (`#cloud-config`, `#!`, `## template:` ...);
-//! - in a MIME multipart, every part of type `application/x-kubestrap+yaml`, in order, whatever its transfer encoding.
+//! - in a MIME multipart, every part of type `application/x-kubestrap+yaml` (or `text/x-kubestrap+yaml`, which is what
+//!   `cloud-init devel make-mime` writes), in order, whatever its transfer encoding.
 //!
 //! The whole and each part may be gzip, as cloud-init allows.
 
@@ -17,6 +18,8 @@ use std::io::Read;
 
 /// The type of our part in a MIME multipart.
 pub const PART_TYPE: &str = "application/x-kubestrap+yaml";
+/// The same as `cloud-init devel make-mime -a FILE:x-kubestrap+yaml` writes it, which knows text parts only.
+const PART_TYPE_TEXT: &str = "text/x-kubestrap+yaml";
 /// The first line that makes a whole user-data ours.
 pub const MARKER: &str = "#kubestrap";
 /// User-data after decompression, in bytes. EC2 allows 16 KiB before it.
@@ -56,21 +59,23 @@ pub fn read(bytes: &[u8]) -> Result<UserData, Problem> {
     let Ok(bytes) = unpacked(bytes) else {
         return Ok(UserData::Other("gzip that cannot be decompressed to at most 1 MiB".to_owned()));
     };
+    if is_mime(&bytes) {
+        return mime(&bytes);
+    }
     let Ok(text) = std::str::from_utf8(&bytes) else {
         return Ok(UserData::Other("not UTF-8 text".to_owned()));
     };
-    if is_mime(text) {
-        return mime(&bytes);
-    }
     match whole(text) {
         None => Ok(UserData::Ours(vec![Layer::document("user-data", text)])),
         Some(other) => Ok(UserData::Other(other)),
     }
 }
 
-fn is_mime(text: &str) -> bool {
-    let start = text.trim_start().get(..32).unwrap_or_default().to_ascii_lowercase();
-    start.starts_with("content-type:") || start.starts_with("mime-version:") || start.starts_with("from ")
+/// As cloud-init decides (cloudinit/user_data.py, `convert_string`: the first 4096 bytes name the version), unless it
+/// begins with a comment, as every script and `#cloud-config` do.
+fn is_mime(bytes: &[u8]) -> bool {
+    let start = String::from_utf8_lossy(bytes.get(..4096).unwrap_or(bytes)).to_ascii_lowercase();
+    start.contains("mime-version:") && !start.trim_start_matches('\u{feff}').starts_with('#')
 }
 
 /// What a whole document is when it is not ours.
@@ -115,7 +120,10 @@ fn mime(bytes: &[u8]) -> Result<UserData, Problem> {
 
 fn is_our_part(part: &MessagePart<'_>) -> bool {
     part.content_type().is_some_and(|kind| match kind.subtype() {
-        Some(subtype) => format!("{}/{subtype}", kind.ctype()).eq_ignore_ascii_case(PART_TYPE),
+        Some(subtype) => {
+            let name = format!("{}/{subtype}", kind.ctype()).to_ascii_lowercase();
+            [PART_TYPE, PART_TYPE_TEXT].contains(&name.as_str())
+        }
         None => false,
     })
 }
@@ -137,3 +145,6 @@ fn unpacked(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let size = GzDecoder::new(bytes).take(MAX_TEXT + 1).read_to_end(&mut out).map_err(|error| error.to_string())?;
     if size as u64 > MAX_TEXT { Err("it is larger".to_owned()) } else { Ok(out) }
 }
+
+#[cfg(test)]
+mod tests;
