@@ -304,4 +304,30 @@ mod tests {
         let found = aws_credential_types::Credentials::new("AKIAX", "hunter2", None, None, "Environment");
         assert_eq!(provider_name(&found), "Environment");
     }
+
+    /// moto's server answers for every service at one address.
+    #[test]
+    fn ec2_tells_what_it_knows_and_leaves_out_what_it_does_not() {
+        let Some(endpoint) = std::env::var("KUBESTRAP_TEST_S3").ok().filter(|url| !url.is_empty()) else {
+            println!("skipped: KUBESTRAP_TEST_S3 is not set (cargo xtask test sets it)");
+            return;
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let aws = Rc::new(Aws::with_credentials(&Names::default(), "eu-west-1"));
+            let config = aws_sdk_ec2::config::Builder::from(aws.config().await.expect("config"));
+            let client = aws_sdk_ec2::Client::from_conf(config.endpoint_url(&endpoint).build());
+            let made = client.run_instances().image_id("ami-12c6146b").min_count(1).max_count(1).send().await;
+            let made = made.expect("an instance").instances()[0].instance_id().expect("an id").to_owned();
+            let ec2 = Ec2::new(aws, Some(endpoint));
+            let ids = [made.clone(), "i-0123456789abcdef0".to_owned()];
+            let found = ec2.instances("eu-west-1", &ids).await.expect("an answer");
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!((found[0].instance_id.as_str(), found[0].account.len()), (made.as_str(), 12));
+            assert!(["pending", "running"].contains(&found[0].state.as_str()), "{found:?}");
+            assert_eq!(ec2.instances("eu-central-1", &ids).await, Ok(Vec::new()), "another region");
+            assert_eq!(ec2.instances("eu-west-1", &[]).await, Ok(Vec::new()), "never the whole account");
+            assert_eq!(ec2.credentials().await, Ok("long-lived credentials, found by Test".to_owned()));
+        });
+    }
 }

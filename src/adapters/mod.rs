@@ -126,3 +126,16 @@ fn store(settings: &Settings, aws: Rc<Aws>) -> Rc<dyn Objects> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without a runtime, a network or an existing root: whatever would be read or connected here would fail.
+    #[test]
+    fn making_the_ports_touches_nothing() {
+        let early = early_ports(&Opts::new("/nonexistent")).expect("ports");
+        assert_eq!(early.files.read(Path::new("/etc/hostname"), 9), Ok(None));
+        assert!(!Path::new("/nonexistent").exists());
+    }
+}

@@ -154,8 +154,8 @@ users:
 
     #[test]
     fn what_the_kubelet_uses_is_read() {
-        let parsed = Kubeconfig::parse(KUBELET, Path::new("/etc/kubernetes/kubelet.conf")).map_err(|e| panic!("{e}"));
-        let Ok(config) = parsed else { return };
+        let parsed = Kubeconfig::parse(KUBELET, Path::new("/etc/kubernetes/kubelet.conf"));
+        let config = parsed.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config.server, "https://api:6443");
         assert!(config.ca == Piece::Data(b"CA".to_vec()));
         let files = ["/var/lib/kubelet/pki/kubelet-client-current.pem", "/etc/kubernetes/pki/key.pem"];
