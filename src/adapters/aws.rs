@@ -330,4 +330,26 @@ mod tests {
             assert_eq!(ec2.credentials().await, Ok("long-lived credentials, found by Test".to_owned()));
         });
     }
+
+    /// The whole default chain, with nobody at the metadata address.
+    #[test]
+    fn without_credentials_the_cause_says_so() {
+        let given = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"];
+        let home = std::env::var("HOME").unwrap_or_default();
+        let files = std::path::Path::new(&home).join(".aws").exists();
+        if files || given.iter().any(|name| std::env::var_os(name).is_some()) {
+            println!("skipped: this machine has AWS credentials of its own");
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("address");
+            let aws = Rc::new(Aws::new(Names::default(), format!("http://{closed}")));
+            let ec2 = Ec2::new(aws, Some("http://127.0.0.1:9".to_owned()));
+            let failure = ec2.credentials().await.expect_err("there are none");
+            assert_eq!(failure.cause, Cause::NoCredentials, "{failure}");
+            let failure = ec2.instances("eu-west-1", &["i-1".to_owned()]).await.expect_err("there are none");
+            assert_eq!(failure.cause, Cause::NoCredentials, "{failure}");
+        });
+    }
 }
