@@ -87,8 +87,7 @@ pub fn run(args: &MutantsArgs) -> Result<(), String> {
 fn load(root: &Path) -> Result<Vec<Mutant>, String> {
     let path = root.join("tests/mutants/mutants.yaml");
     let text = read(&path)?;
-    let mutants: Vec<Mutant> =
-        serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mutants: Vec<Mutant> = serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     match (1..=9).find(|rule| !mutants.iter().any(|mutant| mutant.rule == *rule)) {
         Some(rule) => Err(format!("{}: no mutant breaks safety rule {rule}", path.display())),
         None => Ok(mutants),
@@ -153,7 +152,9 @@ impl Bench {
     }
 
     fn cargo(&self, package: &str, test: &str, more: &[&str]) -> Result<(bool, String), String> {
-        let output = Command::new(env!("CARGO"))
+        // Not env!("CARGO"): rustup's proxy must pin the toolchain, for some dependencies bring a rust-toolchain file.
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let output = Command::new(cargo)
             .current_dir(&self.folder)
             .args(["test", "--offline", "--package", package])
             .args(more)
@@ -251,7 +252,9 @@ mod tests {
 
     #[test]
     fn the_cut_down_workspace_has_no_root_package() {
-        let text = cut_down("[workspace]\nmembers = [\"x\"]\n[workspace.lints.rust]\na = 1\n[package]\nname = \"k\"\n[dependencies]\nb = 2\n[profile.dev.package.\"*\"]\ndebug = false\n");
+        let text = cut_down(
+            "[workspace]\nmembers = [\"x\"]\n[workspace.lints.rust]\na = 1\n[package]\nname = \"k\"\n[dependencies]\nb = 2\n[profile.dev.package.\"*\"]\ndebug = false\n",
+        );
         assert!(text.contains("[workspace.lints.rust]\na = 1\n") && text.contains("opt-level = 2\ndebug = false"));
         assert!(!text.contains("[package]") && !text.contains("b = 2") && !text.contains("\"x\""));
     }

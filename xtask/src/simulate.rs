@@ -62,6 +62,9 @@ fn many(scenario: &Scenario, args: &SimulateArgs) -> Result<(), String> {
         return Err(violation.to_string());
     }
     let took = began.elapsed().as_secs_f64();
-    println!("{:<10} {:>7} seeds  {:>7.0} h simulated in {took:.1} s  {:?}", scenario.name, seen.seeds, seen.hours, seen.counts);
+    println!(
+        "{:<10} {:>7} seeds  {:>7.0} h simulated in {took:.1} s  {:?}",
+        scenario.name, seen.seeds, seen.hours, seen.counts
+    );
     Ok(())
 }
