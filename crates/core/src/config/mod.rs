@@ -3,11 +3,12 @@
 //!
 //! The binary's sequence, for settings are partly in user-data and user-data needs the metadata service:
 //! ```text
-//! let mut sources = Sources { files: sources::from_files(..)?, environment: environment::layers(std::env::vars()), .. };
-//! let early = sources.early();                       // identity source and IMDS address, before user-data is known
-//! if identity::is_ec2(early.identity, files) {       // no network so far
-//!     let bytes = Imds::new(metadata, time).user_data().await?;
-//!     sources.user_data = user_data::read(&bytes).map_err(..)?.layers();
+//! let mut sources = Sources { files: sources::from_files(&files, uid, only)?, environment: environment::layers(std::env::vars()), .. };
+//! let early = sources.early();                 // identity source and IMDS address, before user-data is known
+//! let imds = Imds::new(metadata, time);        // the adapter at early.metadata_endpoint
+//! if identity::is_ec2(early.identity, &files)? {          // no network so far
+//!     let bytes = imds.user_data().await?;
+//!     sources.user_data = user_data::read(&bytes).map_err(|problem| failure(&[problem]))?.layers();
 //! }
 //! let effective = load(sources.into_layers()).map_err(|problems| failure(&problems))?;
 //! let identity = identity::discover(&world, &imds, effective.settings.identity, &effective.settings.node).await?;
