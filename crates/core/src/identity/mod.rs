@@ -15,14 +15,29 @@ use crate::ports::Files;
 use crate::world::World;
 use std::path::Path;
 
+/// Whether a text of the firmware, in lower case, is Amazon's.
+type Sign = fn(&str) -> bool;
+
 /// What the firmware says on EC2: Nitro and Xen, virtual and metal (AWS "Detect whether a host is an EC2 instance").
-const FIRMWARE: &[(&str, &str)] = &[
-    ("/sys/class/dmi/id/sys_vendor", "amazon ec2"),
-    ("/sys/class/dmi/id/bios_vendor", "amazon ec2"),
-    ("/sys/class/dmi/id/board_asset_tag", "i-"),
-    ("/sys/class/dmi/id/product_uuid", "ec2"),
-    ("/sys/hypervisor/uuid", "ec2"),
+const FIRMWARE: &[(&str, Sign)] = &[
+    ("/sys/class/dmi/id/sys_vendor", is_amazon),
+    ("/sys/class/dmi/id/bios_vendor", is_amazon),
+    ("/sys/class/dmi/id/board_asset_tag", is_instance_id),
+    ("/sys/class/dmi/id/bios_version", |text| text.contains("amazon")),
+    // Xen's own uuid. The product_uuid is not asked: on bare metal it is random, so that one in 4096 begins with
+    // ec2 and would wait 5 minutes for a service that is not there.
+    ("/sys/hypervisor/uuid", |text| text.starts_with("ec2")),
 ];
+
+fn is_amazon(text: &str) -> bool {
+    text == "amazon ec2"
+}
+
+/// `i-` and 8 or 17 hex digits; other vendors' asset tags begin with `i-` too.
+fn is_instance_id(text: &str) -> bool {
+    let digits = text.strip_prefix("i-").unwrap_or_default();
+    matches!(digits.len(), 8 | 17) && digits.chars().all(|c| c.is_ascii_hexdigit())
+}
 
 /// Whether this machine is asked for by IMDS: what was configured, or what the firmware says. No network is used.
 pub fn is_ec2(source: IdentitySource, files: &dyn Files) -> Outcome<bool> {
@@ -31,10 +46,10 @@ pub fn is_ec2(source: IdentitySource, files: &dyn Files) -> Outcome<bool> {
         IdentitySource::Host => return Ok(false),
         IdentitySource::Auto => {}
     }
-    for (path, beginning) in FIRMWARE {
+    for (path, says_ec2) in FIRMWARE {
         // Some are readable by root alone, or not there at all: the others decide.
         let Ok(Some(text)) = files.read(Path::new(path), 4096) else { continue };
-        if String::from_utf8_lossy(&text).trim().to_ascii_lowercase().starts_with(beginning) {
+        if says_ec2(&String::from_utf8_lossy(&text).trim().to_ascii_lowercase()) {
             return Ok(true);
         }
     }
@@ -92,7 +107,16 @@ mod tests {
         let cases: &[(&'static str, &'static str, bool)] = &[
             ("/sys/class/dmi/id/sys_vendor", "Amazon EC2\n", true),
             ("/sys/class/dmi/id/board_asset_tag", "i-0123456789abcdef0\n", true),
-            ("/sys/class/dmi/id/product_uuid", "EC2E1916-9099-7CAF-FD21-012345ABCDEF", true),
+            ("/sys/class/dmi/id/bios_vendor", "Amazon EC2", true),
+            (
+                "/sys/class/dmi/id/bios_version",
+                "4.11.amazon
+",
+                true,
+            ),
+            // One uuid in 4096 begins so on bare metal.
+            ("/sys/class/dmi/id/product_uuid", "EC2E1916-9099-7CAF-FD21-012345ABCDEF", false),
+            ("/sys/class/dmi/id/board_asset_tag", "i-rack-7", false),
             ("/sys/hypervisor/uuid", "ec2e1916", true),
             ("/sys/class/dmi/id/sys_vendor", "Dell Inc.\n", false),
             ("/sys/class/dmi/id/product_uuid", "4c4c4544-0031", false),
