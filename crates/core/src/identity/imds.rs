@@ -96,6 +96,10 @@ impl Imds {
         let token = self.session().await?;
         let answer = self.metadata.get(path, &token).await?;
         match answer.status {
+            200 if missing == Missing::IsTooEarly && answer.body.trim_ascii().is_empty() => {
+                let attempted = format!("read {path} of the metadata service");
+                Err(Failure::new(Cause::MetadataUnavailable, attempted, "the answer is empty"))
+            }
             200 => Ok(Some(answer.body)),
             404 if missing == Missing::IsAnAnswer => Ok(None),
             401 => {
@@ -265,6 +269,66 @@ pub(super) mod tests {
         let failure = now(client.required("meta-data/mac")).expect_err("off");
         assert!(failure.to_string().contains("switched off"), "{failure}");
         assert_eq!(clock.uptime(), Duration::ZERO);
+    }
+
+    /// A service whose tokens or answers go wrong in ways that a script of texts cannot say.
+    struct Broken {
+        token: fn() -> Outcome<MetadataAnswer>,
+        get: fn() -> Outcome<MetadataAnswer>,
+    }
+
+    #[async_trait(?Send)]
+    impl Metadata for Broken {
+        async fn token(&self, _ttl: Duration) -> Outcome<MetadataAnswer> {
+            (self.token)()
+        }
+        async fn get(&self, _path: &str, _token: &Secret) -> Outcome<MetadataAnswer> {
+            (self.get)()
+        }
+    }
+
+    fn answer(status: u16, body: &[u8]) -> Outcome<MetadataAnswer> {
+        Ok(MetadataAnswer { status, body: body.to_vec() })
+    }
+
+    #[test]
+    fn what_never_gets_better_is_named_after_the_patience_and_version_1_is_not_tried() {
+        let unasked = || panic!("a request without a token is version 1");
+        let late = || Err(Failure::new(Cause::Deadline, "call metadata.get", "no answer within 3 s"));
+        let oversized =
+            || Err(Failure::new(Cause::MetadataUnavailable, "get", "the answer is larger than 65536 bytes"));
+        type Asked = fn() -> Outcome<MetadataAnswer>;
+        let good: Asked = || answer(200, b"token");
+        let cases: &[(Asked, Asked, &str)] = &[
+            (|| answer(404, b""), unasked, "404"),
+            (|| answer(500, b"oops"), unasked, "500 oops"),
+            (|| answer(200, b""), unasked, "not a token"),
+            (|| answer(200, b"two words"), unasked, "not a token"),
+            (|| answer(200, b"\xff\xfe"), unasked, "not a token"),
+            (late, unasked, "no answer within 3 s"),
+            (good, late, "no answer within 3 s"),
+            (good, oversized, "larger than 65536 bytes"),
+            (good, || answer(401, b""), "401"),
+            (good, || answer(302, b""), "302"),
+            (good, || answer(200, b"\n"), "the answer is empty"),
+        ];
+        for (token, get, words) in cases {
+            let clock = Rc::new(Clock::default());
+            let client = Imds::new(Rc::new(Broken { token: *token, get: *get }), clock.clone());
+            let failure = now(client.required("meta-data/mac")).expect_err(words);
+            assert!(failure.to_string().contains(words), "{failure}");
+            assert!(clock.uptime() >= PATIENCE && clock.uptime() < PATIENCE + Duration::from_secs(5), "{words}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_text_is_refused_but_user_data_may_be_anything() {
+        let broken = || Broken { token: || answer(200, b"token"), get: || answer(200, b"\x1f\x8b\xff") };
+        let clock = Rc::new(Clock::default());
+        let client = Imds::new(Rc::new(broken()), clock);
+        let failure = now(client.required("meta-data/mac")).expect_err("binary");
+        assert!(failure.detail.contains("UTF-8"), "{failure}");
+        assert_eq!(now(client.user_data()), Ok(b"\x1f\x8b\xff".to_vec()));
     }
 
     #[test]
