@@ -59,7 +59,7 @@ struct Api {
 
 impl Api {
     fn call(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<Answer, Failure> {
-        let credentials = self.admin.credentials()?;
+        let credentials = self.admin.credentials(std::path::Path::new("/"))?;
         let body = body.map(|(content_type, value)| (content_type, value.to_string().into_bytes()));
         Ok(self.runtime.block_on(client::call(self.admin.endpoint(), &credentials, method, path, body))?)
     }

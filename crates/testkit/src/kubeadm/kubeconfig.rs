@@ -124,16 +124,16 @@ impl Kubeconfig {
         self.server.trim_start_matches("https://")
     }
 
-    /// What a client shows with it.
+    /// What a client shows with it; files it refers to are below `root`, as for a kubelet that runs in it.
     ///
     /// # Errors
     /// When a file it refers to can not be read.
-    pub fn credentials(&self) -> io::Result<Credentials> {
+    pub fn credentials(&self, root: &Path) -> io::Result<Credentials> {
         let (mut identity, mut token) = (None, None);
         match &self.user {
             User::Embedded(pair) => identity = Some(pair.clone()),
             User::File(path) => {
-                let both = files::read_text(Path::new(path))?;
+                let both = files::read_text(&files::under(root, path))?;
                 identity = Some(Pair { certificate: both.clone(), key: both });
             }
             User::Token(text) => token = Some(text.clone()),

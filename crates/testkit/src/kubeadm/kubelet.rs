@@ -185,16 +185,16 @@ fn labels(node: &NodeRegistrationOptions) -> Map<String, Value> {
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (k.to_owned(), json!(v))).collect()
 }
 
-/// Writes `kubelet-client-current.pem` (0600), where a kubelet keeps what it rotates; its path outside of the root.
+/// Writes `kubelet-client-current.pem` (0600), where a kubelet keeps what it rotates; its path as the node sees it, for
+/// kubeadm changes its root and knows no other.
 ///
 /// # Errors
 /// When it can not be written.
 pub fn write_client_certificate(run: &Run, pair: &Pair) -> Result<String, Failure> {
-    let path = run.path("/var/lib/kubelet/pki/kubelet-client-current.pem");
+    let path = "/var/lib/kubelet/pki/kubelet-client-current.pem";
     files::make_folder(&run.path("/var/lib/kubelet/pki"), 0o700)?;
-    files::write(&path, format!("{}{}", pair.certificate, pair.key).as_bytes(), 0o600)?;
-    let full = path.canonicalize()?;
-    Ok(full.to_string_lossy().into_owned())
+    files::write(&run.path(path), format!("{}{}", pair.certificate, pair.key).as_bytes(), 0o600)?;
+    Ok(path.to_owned())
 }
 
 /// TLS bootstrap: a signing request with the token's rights, and the certificate that comes back.
@@ -246,7 +246,7 @@ pub async fn register(
 ) -> Result<(), Failure> {
     check_flags(node).map_err(Failure::new)?;
     let object = node_object(run, node, taints);
-    let (endpoint, credentials) = (config.endpoint(), config.credentials()?);
+    let (endpoint, credentials) = (config.endpoint(), config.credentials(&run.root)?);
     let body = Some(("application/json", object.to_string().into_bytes()));
     let answer = client::call(endpoint, &credentials, "POST", "/api/v1/nodes", body).await?;
     match answer.status {

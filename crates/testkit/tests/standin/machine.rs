@@ -119,7 +119,9 @@ impl Machine {
 
     /// What the holder of a kubeconfig of this machine shows.
     pub fn credentials(&self, kubeconfig: &str) -> Credentials {
-        Kubeconfig::read(&self.path(kubeconfig)).and_then(|config| config.credentials()).expect(kubeconfig)
+        Kubeconfig::read(&self.path(kubeconfig))
+            .and_then(|config| config.credentials(self.root.path()))
+            .expect(kubeconfig)
     }
 
     pub fn admin(&self) -> Credentials {
