@@ -1,13 +1,11 @@
 //! `analyze`: where bootstrap time went, like systemd-analyze.
 
-use super::{Form, Global, Output, plot, print, print_json};
+use super::{Form, Global, Output, compose, plot, print, print_json, trace_file};
 use crate::observe::text::{duration, plain, table};
-use crate::observe::trace::{Life, MAX_TRACE, Span, TRACE, Trace};
+use crate::observe::trace::{Life, Span, TRACE, Trace};
 use clap::{Args, Subcommand};
 use kubestrap_core::model::cause::{Cause, ExitCode, Failure, Outcome};
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::Path;
 use std::time::Duration;
 
 /// Show where bootstrap time went.
@@ -36,7 +34,8 @@ enum What {
 impl Analyze {
     /// Prints the table or the timeline.
     pub fn run(self, global: &Global) -> Outcome<ExitCode> {
-        let trace = load(&global.below_root(Path::new(TRACE)))?.ok_or_else(|| {
+        let files = compose::early(global)?.files;
+        let trace = trace_file::load(&*files)?.ok_or_else(|| {
             let why = format!("there is no {TRACE}: `kubestrap run` has not applied any step here");
             Failure::new(Cause::Usage, "analyze the bootstrap", why).advise("run `kubestrap run` first")
         })?;
@@ -47,21 +46,6 @@ impl Analyze {
         }
         Ok(ExitCode::Done)
     }
-}
-
-/// The kept trace; `None` when there is none.
-pub fn load(path: &Path) -> Outcome<Option<Trace>> {
-    let attempted = || format!("read {}", path.display());
-    let access = |error: std::io::Error| Failure::new(Cause::FileAccess, attempted(), error.to_string());
-    let mut body = Vec::new();
-    match std::fs::File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(access(error)),
-        Ok(file) => file.take(MAX_TRACE).read_to_end(&mut body).map_err(access)?,
-    };
-    serde_json::from_slice(&body).map(Some).map_err(|error| {
-        Failure::new(Cause::Internal, attempted(), error.to_string()).advise("remove the file; it is only for analysis")
-    })
 }
 
 fn human(trace: &Trace) -> String {

@@ -1,10 +1,24 @@
 //! The command line: one file per verb. Each verb is a composition root: it makes the world it needs, calls core, and
 //! shows what came back. Decisions belong in core.
 
-pub mod analyze;
-pub mod completions;
-pub mod exit_codes;
-pub mod plot;
+mod analyze;
+mod cluster;
+mod completions;
+mod compose;
+mod config_verb;
+mod confirm;
+mod doctor;
+mod exit_codes;
+mod job;
+mod plan;
+mod plot;
+mod reset;
+mod run;
+mod state;
+mod status;
+mod token;
+mod trace_file;
+mod unlock;
 
 use crate::observe::logs::{self, LogFormat};
 use crate::observe::screen::Screen;
@@ -92,9 +106,20 @@ pub enum Form {
 
 #[derive(Subcommand)]
 enum Verb {
+    Run(run::Run),
+    Plan(plan::Plan),
+    Status(status::Status),
     Analyze(analyze::Analyze),
+    Doctor(doctor::Doctor),
+    Config(config_verb::Config),
+    Unlock(unlock::Unlock),
+    Reset(reset::Reset),
+    Token(token::Token),
+    Cluster(cluster::ClusterVerb),
     Completions(completions::Completions),
     ExitCodes(exit_codes::ExitCodes),
+    #[command(hide = true)]
+    Job(job::Job),
 }
 
 /// Reads the command line, carries it out, and says how it ended.
@@ -116,12 +141,39 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Outcome<ExitCode> {
+    // A supervisor of a job outlives us; it has no log and no runtime of its own.
+    if let Verb::Job(job) = cli.verb {
+        return job.run();
+    }
     let screen = Screen::stderr();
     logs::init(cli.global.log, &screen)?;
-    match cli.verb {
-        Verb::Analyze(verb) => verb.run(&cli.global),
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Cause::Internal, "start the runtime", error.to_string()))?;
+    let local = tokio::task::LocalSet::new();
+    let result = local.block_on(&runtime, dispatch(cli.verb, &cli.global, &screen));
+    // A name that is being resolved in another thread must not keep us.
+    runtime.shutdown_background();
+    screen.live(None);
+    result
+}
+
+async fn dispatch(verb: Verb, global: &Global, screen: &Screen) -> Outcome<ExitCode> {
+    match verb {
+        Verb::Run(verb) => verb.run(global, screen).await,
+        Verb::Plan(verb) => verb.run(global).await,
+        Verb::Status(verb) => verb.run(global).await,
+        Verb::Analyze(verb) => verb.run(global),
+        Verb::Doctor(verb) => verb.run(global).await,
+        Verb::Config(verb) => verb.run(global).await,
+        Verb::Unlock(verb) => verb.run(global).await,
+        Verb::Reset(verb) => verb.run(global).await,
+        Verb::Token(verb) => verb.run(global).await,
+        Verb::Cluster(verb) => verb.run(global).await,
         Verb::Completions(verb) => verb.run(),
         Verb::ExitCodes(verb) => verb.run(),
+        Verb::Job(verb) => verb.run(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What people and machines see of a node while it works: logs, systemd, a terminal, metrics, and the trace of the
 //! bootstrap. All of it listens to [`Event`]s and to the gate; none of it can change what the node does.
 
+pub mod calls;
 pub mod logs;
 pub mod metrics;
 pub mod notify;

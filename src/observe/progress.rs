@@ -7,9 +7,6 @@ use kubestrap_core::node::{Event, Observer};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// How often the line is redrawn.
-pub const REDRAW_EVERY: Duration = Duration::from_secs(1);
-
 /// Draws the live line. Nothing happens when standard error is not a terminal.
 pub struct Progress {
     screen: Screen,
@@ -28,7 +25,7 @@ impl Progress {
         Progress { screen, now: RefCell::new(None) }
     }
 
-    /// Draws the line again; call it every [`REDRAW_EVERY`].
+    /// Draws the line again, with the time that has passed; call it every second.
     pub fn redraw(&self) {
         let line = self.now.borrow().as_ref().map(|now| line(now.step, &now.doing, now.since.elapsed()));
         self.screen.live(line);

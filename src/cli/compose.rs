@@ -1,0 +1,128 @@
+//! How a world is put together: settings from the configuration, identity from the machine, adapters for the rest.
+
+use super::Global;
+use crate::adapters::{self, EarlyPorts, Opts};
+use clap::Args;
+use kubestrap_core::config::settings::Settings;
+use kubestrap_core::config::{Effective, Layer, Problem, Sources, environment, failure, load, sources, user_data};
+use kubestrap_core::gate::{Gate, Open};
+use kubestrap_core::identity::{self, Imds};
+use kubestrap_core::model::cause::Outcome;
+use kubestrap_core::model::names::Endpoint;
+use kubestrap_core::node::{Node, Observer, Silent};
+use kubestrap_core::ports::Fetched;
+use kubestrap_core::store::Store;
+use kubestrap_core::world::World;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::rc::Rc;
+
+/// Reads the configuration and asks the machine who it is. On EC2 this waits for the metadata service, which is late
+/// on some instances; elsewhere nothing is waited for.
+pub async fn node(global: &Global, gate: Rc<dyn Gate>, observer: Rc<dyn Observer>) -> Outcome<Node> {
+    let opts = opts(global);
+    let early = adapters::early_ports(&opts)?;
+    let effective = configuration(global, &early).await?.map_err(|problems| failure(&problems))?;
+    let settings = Rc::new(effective.settings);
+    let world = World::new(adapters::ports(&settings, &opts)?, gate, observer);
+    let imds = Imds::new(world.metadata.clone(), world.time.clone());
+    let identity = identity::discover(&world, &imds, settings.identity, &settings.node).await?;
+    let rootfs = (global.root != Path::new("/")).then(|| global.root.to_string_lossy().into_owned());
+    Ok(Node::new(settings, Rc::new(identity), world).below(rootfs))
+}
+
+/// The configuration in force, or every problem of it; the outer failure is for what could not be read at all.
+pub async fn configuration(global: &Global, early: &EarlyPorts) -> Outcome<Result<Effective, Vec<Problem>>> {
+    match layers(global, early).await? {
+        Ok(layers) => Ok(load(layers)),
+        Err(problem) => Ok(Err(vec![problem])),
+    }
+}
+
+async fn layers(global: &Global, early: &EarlyPorts) -> Outcome<Result<Vec<Layer>, Problem>> {
+    // The owner of our own process's folder: `geteuid` would need nix's `user` feature, which brings NSS in.
+    let own_uid = std::fs::metadata("/proc/self").map_or(0, |data| data.uid());
+    let mut sources = Sources {
+        files: sources::from_files(&*early.files, own_uid, global.config.as_deref())?,
+        environment: environment::layers(std::env::vars()),
+        ..Sources::default()
+    };
+    let wanted = sources.early();
+    if identity::is_ec2(wanted.identity, &*early.files)? {
+        let opts = Opts { metadata_endpoint: wanted.metadata_endpoint, ..opts(global) };
+        let metadata = adapters::early_ports(&opts)?.metadata;
+        let bytes = Imds::new(metadata, early.time.clone()).user_data().await?;
+        match user_data::read(&bytes) {
+            Ok(data) => sources.user_data = data.layers(),
+            Err(problem) => return Ok(Err(problem)),
+        }
+    }
+    Ok(Ok(sources.into_layers()))
+}
+
+/// The ports that need no settings.
+pub fn early(global: &Global) -> Outcome<EarlyPorts> {
+    adapters::early_ports(&opts(global))
+}
+
+fn opts(global: &Global) -> Opts {
+    Opts::new(&global.root)
+}
+
+/// Which store, when it is not the configured one.
+#[derive(Args, Clone)]
+pub struct StoreArgs {
+    /// The store, instead of the configured one: s3://bucket/prefix or file:///folder.
+    #[arg(long, value_name = "URL", requires = "cluster_name")]
+    store: Option<String>,
+    /// The cluster's name, for --store.
+    #[arg(long, value_name = "NAME", requires = "store")]
+    cluster_name: Option<String>,
+    /// Base URL of an S3-compatible server, for --store.
+    #[arg(long, value_name = "URL", requires = "store")]
+    s3_endpoint: Option<String>,
+}
+
+impl StoreArgs {
+    /// Whether a store was named.
+    pub fn is_given(&self) -> bool {
+        self.store.is_some()
+    }
+}
+
+/// What reads a cluster's objects: with --store from anywhere, without any configuration or identity; otherwise by
+/// this machine's configuration.
+pub async fn reader(global: &Global, place: &StoreArgs) -> Outcome<(Rc<Settings>, World)> {
+    let opts = opts(global);
+    let effective = match (&place.store, &place.cluster_name) {
+        (Some(store), Some(cluster)) => {
+            let text = minimal(store, cluster, place.s3_endpoint.as_deref());
+            load(vec![Layer::document("the command line", text)])
+        }
+        _ => configuration(global, &adapters::early_ports(&opts)?).await?,
+    };
+    let settings = Rc::new(effective.map_err(|problems| failure(&problems))?.settings);
+    let world = World::new(adapters::ports(&settings, &opts)?, Rc::new(Open), Rc::new(Silent));
+    Ok((settings, world))
+}
+
+/// A configuration that says no more than where the store is. JSON is YAML, so nothing can leave its value.
+fn minimal(store: &str, cluster: &str, s3_endpoint: Option<&str>) -> String {
+    let mut document = serde_json::json!({ "cluster": cluster, "role": "worker", "store": store });
+    if let Some(endpoint) = s3_endpoint {
+        document["s3"] = serde_json::json!({ "endpoint": endpoint });
+    }
+    document.to_string()
+}
+
+/// Where the cluster's API server is, as far as anybody knows: the configuration, else the last join bundle.
+pub async fn endpoint_of(store: &Store, settings: &Settings) -> Option<Endpoint> {
+    if settings.control_plane_endpoint.is_some() {
+        return settings.control_plane_endpoint.clone();
+    }
+    let Ok(reading) = store.bundle(None).await else { return None };
+    let Fetched::Found(object) = reading.fetched else { return None };
+    // Only the address is wanted, of a bundle that may have expired long ago; nothing else of it is used.
+    let bundle: serde_json::Value = serde_json::from_slice(&object.body).ok()?;
+    Endpoint::parse(bundle.get("endpoint")?.as_str()?).ok()
+}

@@ -1,0 +1,97 @@
+//! `config`: what the configuration says, and whether it can be used.
+
+use super::compose;
+use super::{Form, Global, Output, print, print_json};
+use crate::observe::text::table;
+use clap::{Args, Subcommand};
+use kubestrap_core::config::{self, Problem};
+use kubestrap_core::model::cause::{ExitCode, Outcome};
+use serde_json::json;
+
+/// Check and show the configuration.
+#[derive(Args)]
+#[command(after_help = "Layers, of which later ones win:
+  built-in defaults
+  /usr/lib/kubestrap/config.d/*.yaml   baked into the image
+  /etc/kubestrap/config.yaml           (--config FILE reads that file instead of all files)
+  /etc/kubestrap/config.d/*.yaml
+  EC2 user-data: the whole of it, or a MIME part of type application/x-kubestrap+yaml
+  KUBESTRAP_* environment variables")]
+pub struct Config {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Show every problem at once, each with its place and the nearest valid key. Exit code 10 when there is one.
+    Check {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show every value in force and where it comes from. What looks like a secret is masked.
+    Show {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print the JSON Schema of a configuration file, for editors.
+    #[command(after_help = "Example:
+  kubestrap config schema > kubestrap.schema.json
+  # first line of config.yaml, for editors with the YAML language server:
+  # yaml-language-server: $schema=kubestrap.schema.json")]
+    Schema,
+}
+
+impl Config {
+    /// Carries it out.
+    pub async fn run(self, global: &Global) -> Outcome<ExitCode> {
+        match self.what {
+            What::Schema => print_json(&config::schema()).map(|()| ExitCode::Done),
+            What::Check { output } => check(global, output).await,
+            What::Show { output } => show(global, output).await,
+        }
+    }
+}
+
+async fn check(global: &Global, output: Output) -> Outcome<ExitCode> {
+    let result = compose::configuration(global, &compose::early(global)?).await?;
+    match (&result, output.output) {
+        (Ok(effective), Form::Human) => {
+            let settings = &effective.settings;
+            print(&format!(
+                "The configuration is good: {} of cluster {}.\n",
+                settings.role.as_str(),
+                settings.cluster
+            ))?;
+        }
+        (Err(problems), Form::Human) => {
+            let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+            print(&format!("{}\n\n{} problems\n", lines.join("\n"), problems.len()))?;
+        }
+        (Ok(_), Form::Json) => print_json(&json!({ "problems": [] }))?,
+        (Err(problems), Form::Json) => {
+            let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+            print_json(&json!({ "problems": lines }))?;
+        }
+    }
+    Ok(if result.is_ok() { ExitCode::Done } else { ExitCode::Configuration })
+}
+
+async fn show(global: &Global, output: Output) -> Outcome<ExitCode> {
+    let effective = compose::configuration(global, &compose::early(global)?).await?;
+    let rows = effective.map_err(|problems| config::failure(&problems))?.show();
+    match output.output {
+        Form::Human => {
+            let mut lines = vec![["KEY", "VALUE", "ORIGIN"].map(str::to_owned).to_vec()];
+            lines.extend(rows.into_iter().map(|row| vec![row.path, row.value, row.origin.to_string()]));
+            print(&table(&lines))?;
+        }
+        Form::Json => {
+            let rows = rows
+                .into_iter()
+                .map(|row| json!({ "key": row.path, "value": row.value, "origin": row.origin.to_string() }));
+            print_json(&rows.collect::<Vec<_>>())?;
+        }
+    }
+    Ok(ExitCode::Done)
+}
