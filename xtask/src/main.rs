@@ -1,1 +1,49 @@
-fn main() {}
+//! Developer commands. `cargo xtask --help` lists them; this file only dispatches.
+
+mod demo;
+mod mutants;
+mod process;
+mod simulate;
+mod test;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(about = "Developer commands of kubestrap")]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One master and three workers on this machine: no root, no AWS, no Kubernetes (kubeadm is a stand-in).
+    Demo(demo::Demo),
+    /// Every test, with everything it needs (moto's server is installed below target/).
+    Test(test::Test),
+    /// Rules for dependencies: licences, forbidden crates, duplicates.
+    Verify,
+    /// Many seeds of a simulated world, with the safety rules as invariants.
+    Simulate(simulate::SimulateArgs),
+    /// Break each safety rule on purpose, and expect a test to notice.
+    Mutants(mutants::MutantsArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Options::parse().command {
+        Command::Demo(demo) => demo.run(),
+        Command::Test(test) => test.run(),
+        Command::Verify => verify::run(),
+        Command::Simulate(options) => simulate::run(&options).map_err(std::io::Error::other),
+        Command::Mutants(options) => mutants::run(&options).map_err(std::io::Error::other),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `cargo xtask test`: everything CI needs.
+
+use crate::process::{cargo, check, workspace};
+use clap::Args;
+use kubestrap_testkit::moto::Moto;
+use std::io::{self, BufRead, BufReader};
+use std::process::Stdio;
+
+/// Options of `test`.
+#[derive(Args)]
+pub struct Test {
+    /// Do not start moto: the tests that need an S3 say that they were left out.
+    #[arg(long)]
+    no_moto: bool,
+    /// Passed to `cargo test`.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Default)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Test {
+    /// Builds every program, starts moto, runs every test. The last line has the totals.
+    pub fn run(self) -> io::Result<()> {
+        // The integration tests start the stand-ins they find next to the program.
+        check(&mut cargo(&["build", "--workspace", "--all-targets"]))?;
+        let moto = match self.no_moto {
+            true => None,
+            false => Some(Moto::start(&workspace().join("target/moto"))?),
+        };
+        let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+        command.args(&self.arguments).stdout(Stdio::piped());
+        if let Some(moto) = &moto {
+            command.env("KUBESTRAP_TEST_S3", moto.url());
+        }
+        let mut child = command.spawn()?;
+        let mut totals = Totals::default();
+        if let Some(output) = child.stdout.take() {
+            for line in BufReader::new(output).lines() {
+                let line = line?;
+                totals.add(&line);
+                println!("{line}");
+            }
+        }
+        let status = child.wait()?;
+        println!("{} passed, {} failed, {} ignored", totals.passed, totals.failed, totals.ignored);
+        if status.success() && totals.failed == 0 {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("`cargo test` ended with {status}")))
+    }
+}
+
+impl Totals {
+    /// Adds a line such as `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; ...`.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let words: Vec<&str> = result.split_whitespace().collect();
+        for pair in words.windows(2) {
+            let Ok(number) = pair[0].parse::<u64>() else { continue };
+            match pair[1].trim_end_matches(';') {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_binaries_are_added() {
+        let mut totals = Totals::default();
+        totals.add("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s");
+        totals.add("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
+        totals.add("test something 9 failed");
+        assert_eq!((totals.passed, totals.failed, totals.ignored), (15, 2, 1));
+    }
+}
