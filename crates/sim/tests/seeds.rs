@@ -1,4 +1,4 @@
-//! A few thousand seeds over every scenario. Longer: `cargo xtask simulate --seeds 100000`.
+//! A thousand seeds over every scenario. Longer: `cargo xtask simulate --seeds 100000`.
 
 use kubestrap_sim::{Scenario, run_seed, scenario};
 use std::collections::BTreeMap;
@@ -24,27 +24,27 @@ fn calm() {
 
 #[test]
 fn race() {
-    seeds("race", 300);
+    seeds("race", 150);
 }
 
 #[test]
 fn kills() {
-    seeds("kills", 300);
+    seeds("kills", 150);
 }
 
 #[test]
 fn death() {
-    seeds("death", 300);
+    seeds("death", 150);
 }
 
 #[test]
 fn storm() {
-    seeds("storm", 300);
+    seeds("storm", 150);
 }
 
 #[test]
 fn metal() {
-    seeds("metal", 300);
+    seeds("metal", 150);
 }
 
 #[test]
@@ -60,12 +60,12 @@ fn clocks() {
 
 #[test]
 fn lifecycle() {
-    seeds("lifecycle", 100);
+    seeds("lifecycle", 60);
 }
 
 #[test]
 fn foreign() {
-    seeds("foreign", 200);
+    seeds("foreign", 100);
 }
 
 #[test]
