@@ -64,7 +64,8 @@ impl Universe {
         if self.writer_of(writer, holder).is_none() {
             self.violate(1, "the register was claimed for somebody else".to_owned());
         }
-        if let Some((uid, ..)) = self.monitor.borrow().committed {
+        let committed = self.monitor.borrow().committed.clone();
+        if let Some((uid, ..)) = committed {
             return self.violate(3, format!("a second cluster is begun after {uid} was committed"));
         }
         if let Some(evidence) = self.evidence_of_a_cluster() {
