@@ -33,7 +33,7 @@ impl Reset {
     /// Resets after confirmation.
     pub async fn run(self, global: &Global) -> Outcome<ExitCode> {
         let _lock = Lock::take(global)?;
-        let node = compose::node(global, Rc::new(Open), Rc::new(Log)).await?;
+        let node = compose::node(global, Rc::new(Open), Rc::<Log>::default()).await?;
         let plan = operator::plan_reset(&node, self.force)?;
         if plan.traces.is_empty() {
             print("Nothing to do: this machine carries no Kubernetes state.\n")?;

@@ -79,7 +79,7 @@ impl Run {
         let progress = Rc::new(Progress::new(screen.clone()));
         let notify = Rc::new(Notify::default());
         let watchers: Vec<Rc<dyn Observer>> =
-            vec![Rc::new(Log), notify.clone(), progress.clone(), metrics.clone(), recorder.clone()];
+            vec![Rc::<Log>::default(), notify.clone(), progress.clone(), metrics.clone(), recorder.clone()];
         let gates: Vec<Rc<dyn Gate>> = vec![metrics.clone(), recorder.clone(), Rc::new(CallLog)];
         let node = compose::node(global, Rc::new(Chain(gates)), Rc::new(Fan(watchers))).await?;
         let steps = steps::selected(steps::for_role(node.settings.role), &self.only, &self.skip)?;

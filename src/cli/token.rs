@@ -34,7 +34,7 @@ impl Token {
     /// Publishes, and revokes when it was asked to.
     pub async fn run(self, global: &Global) -> Outcome<ExitCode> {
         let What::Rotate { revoke } = self.what;
-        let node = compose::node(global, Rc::new(Open), Rc::new(Log)).await?;
+        let node = compose::node(global, Rc::new(Open), Rc::<Log>::default()).await?;
         if node.settings.role != Role::Master {
             let why = "this machine is a worker; only a master can make tokens";
             return Err(Failure::new(Cause::Usage, "rotate the bootstrap token", why).advise("run it on a master"));

@@ -1,15 +1,17 @@
 //! Logs: for people on a terminal, JSON lines, or journald fields; and events as log lines.
 //!
-//! Libraries never log below INFO, whatever the filter says: wire logs of HTTP clients would contain tokens.
+//! Libraries never log, whatever the filter says: a warning of the AWS SDK prints the whole response, with the session
+//! token of the metadata service in it (seen). What they have to say reaches us as errors.
 
 use crate::observe::screen::Screen;
 use crate::observe::text::{duration, plain};
 use jiff::Timestamp;
 use kubestrap_core::model::cause::{Cause, Failure};
 use kubestrap_core::node::{Event, Observer};
+use std::cell::RefCell;
 use std::fmt;
 use tracing::field::{Field, Visit};
-use tracing::{Level, Metadata, Subscriber, debug, error, info, warn};
+use tracing::{Level, Metadata, Subscriber, debug, info, warn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -88,7 +90,7 @@ fn stderr_is_the_journal() -> bool {
 }
 
 fn loggable(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("kubestrap") || *metadata.level() <= Level::INFO
+    metadata.target().starts_with("kubestrap")
 }
 
 /// UTC with milliseconds.
@@ -155,7 +157,23 @@ impl Visit for Line {
 const EVENTS: &str = "kubestrap::node";
 
 /// Writes events to the log.
-pub struct Log;
+#[derive(Default)]
+pub struct Log {
+    /// The failure that was told last: while it stays the same it is told in short.
+    told: RefCell<String>,
+}
+
+impl Log {
+    /// The failure in full when it is news, by its label otherwise: kubeadm's last lines are long, and retries many.
+    fn tell(&self, failure: &Failure) -> String {
+        let text = failure.to_string();
+        if *self.told.borrow() == text {
+            return format!("the same failure again [{}]", failure.cause.row().label);
+        }
+        self.told.replace(text.clone());
+        text
+    }
+}
 
 impl Observer for Log {
     fn on(&self, event: &Event<'_>) {
@@ -170,7 +188,8 @@ impl Observer for Log {
             Event::Retrying { what, failure, after } => {
                 let cause = failure.cause.row().label;
                 let after = duration(*after);
-                warn!(target: EVENTS, step = what, cause, "{what}: {failure}; next attempt in {after}");
+                let told = self.tell(failure);
+                warn!(target: EVENTS, step = what, cause, "{what}: {told}; next attempt in {after}");
             }
             Event::DutyTicked { duty, took, result } => {
                 let cause = result.err().map_or("none", |failure| failure.cause.row().label);
@@ -191,7 +210,8 @@ fn step_ended(step: &str, took: std::time::Duration, result: Result<(), &Failure
         Ok(()) => info!(target: EVENTS, step, took_ms, "{step}: done in {}", duration(took)),
         Err(failure) => {
             let cause = failure.cause.row().label;
-            error!(target: EVENTS, step, took_ms, cause, fix = failure.fix(), "{step}: {failure}");
+            // Told in full by the retry, or by the end of the program.
+            info!(target: EVENTS, step, took_ms, cause, "{step}: failed after {} [{cause}]", duration(took));
         }
     }
 }

@@ -154,7 +154,8 @@ fn merged(mut document: Value, patch: &Map<String, Value>) -> Value {
     document
 }
 
-/// JSON merge patch (RFC 7386): maps merge, null removes, everything else replaces.
+/// JSON merge patch (RFC 7386): maps merge, null removes, everything else replaces. Lists of arguments
+/// (`kubeletExtraArgs`) are the exception: they merge by name, or one more flag would drop the node's labels.
 pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -165,11 +166,25 @@ pub fn merge(target: &mut Value, patch: &Value) {
     }
     if let Value::Object(target) = target {
         for (key, value) in patch {
-            if value.is_null() {
-                target.remove(key);
-            } else {
-                merge(target.entry(key.clone()).or_insert(Value::Null), value);
+            match (target.get_mut(key), value) {
+                (_, Value::Null) => {
+                    target.remove(key);
+                }
+                (Some(Value::Array(ours)), Value::Array(theirs)) if key.to_ascii_lowercase().ends_with("extraargs") => {
+                    merge_arguments(ours, theirs);
+                }
+                _ => merge(target.entry(key.clone()).or_insert(Value::Null), value),
             }
+        }
+    }
+}
+
+fn merge_arguments(ours: &mut Vec<Value>, theirs: &[Value]) {
+    for argument in theirs {
+        let name = argument.get("name");
+        match ours.iter_mut().find(|known| known.get("name") == name) {
+            Some(known) => *known = argument.clone(),
+            None => ours.push(argument.clone()),
         }
     }
 }
@@ -249,5 +264,13 @@ mod tests {
         let mut value = json!({"a": {"b": 1, "c": 2}, "d": [1]});
         merge(&mut value, &json!({"a": {"b": null, "e": 3}, "d": [2]}));
         assert_eq!(value, json!({"a": {"c": 2, "e": 3}, "d": [2]}));
+        let mut value =
+            json!({"kubeletExtraArgs": [{"name": "node-labels", "value": "a=b"}, {"name": "v", "value": "2"}]});
+        merge(
+            &mut value,
+            &json!({"kubeletExtraArgs": [{"name": "v", "value": "4"}, {"name": "max-pods", "value": "9"}]}),
+        );
+        let merged = json!([{"name": "node-labels", "value": "a=b"}, {"name": "v", "value": "4"}, {"name": "max-pods", "value": "9"}]);
+        assert_eq!(value, json!({"kubeletExtraArgs": merged}));
     }
 }

@@ -10,7 +10,8 @@ const TAIL_LINES: usize = 12;
 
 /// Phrases of kubeadm's output, the cause they speak of; the first that is found decides.
 const PHRASES: &[(&str, Cause)] = &[
-    // preflight: state of an earlier run; the engine resets it when it is ours.
+    ("container runtime is not running", Cause::RuntimeNotReady),
+    ("could not connect to the container runtime", Cause::RuntimeNotReady),
     ("could not find a JWS signature", Cause::TokenGone),
     ("invalid bearer token", Cause::TokenGone),
     ("token id \"", Cause::TokenGone),
@@ -23,15 +24,29 @@ const PHRASES: &[(&str, Cause)] = &[
     ("TLS handshake timeout", Cause::ApiUnavailable),
     ("no route to host", Cause::ApiUnavailable),
     ("context deadline exceeded", Cause::ApiUnavailable),
-    ("container runtime is not running", Cause::RuntimeNotReady),
     ("no space left on device", Cause::DiskFull),
 ];
 
-/// The last lines of an output, without secrets.
+/// Lines that explain nothing: kubeadm's kernel report and its advice.
+const NOISE: &[&str] = &["CGROUPS_", "To see the stack trace", "If you know what you are doing"];
+
+/// The last lines of an output that say something, without secrets and without colours.
 pub fn tail(output: &str) -> Vec<String> {
-    let clean = redact(output);
-    let lines: Vec<&str> = clean.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let clean = redact(&without_colours(output));
+    let says_something = |line: &&str| !line.is_empty() && !NOISE.iter().any(|noise| line.contains(noise));
+    let lines: Vec<&str> = clean.lines().map(str::trim).filter(says_something).collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| (*line).to_owned()).collect()
+}
+
+/// The text without ANSI sequences (`ESC [ ... letter`), which kubeadm prints even into a file.
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split('\u{1b}');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_ascii_alphabetic()).map_or(part.len(), |at| at + 1);
+        plain.push_str(&part[end..]);
+    }
+    plain
 }
 
 /// The failure for a kubeadm that did not succeed.
@@ -79,6 +94,17 @@ mod tests {
             assert_eq!(failure.cause, cause, "{text}");
             assert!(!failure.to_string().contains("0123456789abcdef"));
         }
+    }
+
+    #[test]
+    fn what_is_shown_is_what_explains() {
+        // Seen from kubeadm 1.36.2 on a machine whose containerd did not answer.
+        let output = "\u{1b}[0;37mCGROUPS_PIDS\u{1b}[0m: \u{1b}[0;32menabled\u{1b}[0m\n[preflight] Some fatal errors occurred:\n\t[ERROR CRI]: could not connect to the container runtime: x\n[preflight] If you know what you are doing, you can ...\nTo see the stack trace of this error execute with --v=5 or higher\n";
+        assert_eq!(
+            tail(output),
+            ["[preflight] Some fatal errors occurred:", "[ERROR CRI]: could not connect to the container runtime: x"]
+        );
+        assert_eq!(failure("join", &JobEnd::Exited(1), output).cause, Cause::RuntimeNotReady);
     }
 
     #[test]
