@@ -38,9 +38,9 @@ const FAREWELL: Duration = Duration::from_secs(4);
 /// Running it again at any time is safe: what is done is not done again, and what was interrupted is finished.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  kubestrap run                 what the systemd unit does
-  kubestrap run --once          end when the machine is a node (user-data, image tests)
-  kubestrap run --skip addons   leave an optional step out
+  kubestrap run                       what the systemd unit does
+  kubestrap run --once                end when the machine is a node (user-data, image tests)
+  kubestrap run --skip apply-addons   leave an optional step out
 
 SIGTERM and SIGINT stop it within five seconds; a kubeadm that runs goes on and is found again by the next run.")]
 pub struct Run {
@@ -81,7 +81,20 @@ impl Run {
         let watchers: Vec<Rc<dyn Observer>> =
             vec![Rc::<Log>::default(), notify.clone(), progress.clone(), metrics.clone(), recorder.clone()];
         let gates: Vec<Rc<dyn Gate>> = vec![metrics.clone(), recorder.clone(), Rc::new(CallLog)];
-        let node = compose::node(global, Rc::new(Chain(gates)), Rc::new(Fan(watchers))).await?;
+        let node = {
+            // The metadata service may be late by minutes: systemd must not lose its patience meanwhile.
+            let patient = async {
+                loop {
+                    notify.extend();
+                    tokio::time::sleep(EXTEND_EVERY).await;
+                }
+            };
+            let composed = compose::node(global, Rc::new(Chain(gates)), Rc::new(Fan(watchers)));
+            match select(pin!(composed), pin!(patient)).await {
+                Either::Left((node, _)) => node?,
+                Either::Right((never, _)) => never,
+            }
+        };
         let steps = steps::selected(steps::for_role(node.settings.role), &self.only, &self.skip)?;
         state::bind(&node)?;
         if let Some(address) = node.settings.metrics.listen {

@@ -214,7 +214,13 @@ impl Handler for Imds {
         let status = if fault.status == 0 { status } else { fault.status };
         self.note(&request, status);
         let body = if fault.garbage { vec![0xff, 0x00, b'{', 0xfe, b'<'] } else { body.into_bytes() };
-        Answer::Response(Box::new(respond(status, "text/plain", body)))
+        let mut response = respond(status, "text/plain", body);
+        // The SDKs insist on it.
+        let ttl = request.header("x-aws-ec2-metadata-token-ttl-seconds").and_then(|ttl| ttl.parse().ok());
+        if let (200, "PUT", Some(ttl)) = (status, request.method.as_str(), ttl) {
+            response.headers_mut().insert("x-aws-ec2-metadata-token-ttl-seconds", ttl);
+        }
+        Answer::Response(Box::new(response))
     }
 }
 

@@ -72,8 +72,10 @@ async fn look(node: &Node, latest: &mut Latest, burnt: Option<&str>) -> Outcome<
     check_clock(node.world.time.now(), reading.served_at)?;
     // Read anew for each candidate: a worker must never join what the register does not name.
     let register = Store::of(node).register().await?.map(|seen| seen.register);
-    let Some(register) = register else {
-        let why = "there is a bundle, but no cluster.json that it could belong to";
+    // A bundle is published after the commit alone, so one before it is not an honest one.
+    let established = register.filter(|register| register.ca().is_some());
+    let Some(register) = established else {
+        let why = "there is a bundle, but no cluster.json of an established cluster that it could belong to";
         return Err(Failure::new(Cause::ObjectRejected, attempted, why)
             .advise("the master that made the cluster puts cluster.json back; see `kubestrap status --cluster`"));
     };

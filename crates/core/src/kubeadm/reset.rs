@@ -54,7 +54,7 @@ impl ResetProof {
 pub async fn reset(node: &Node, proof: ResetProof) -> Outcome<()> {
     let journal = Journal::new(node.world.files.clone(), node.world.time.clone());
     journal.note(Entry::ResetBegan)?;
-    node.tell(&crate::node::Event::Note("resetting what a half-finished attempt of ours left on this machine"));
+    node.tell(&crate::node::Event::Note("resetting what kubestrap's own attempt left on this machine"));
     let root_flags = super::documents::root_flags(node);
     let mut argv = vec!["kubeadm", "reset", "--force"];
     argv.extend(root_flags.iter().map(String::as_str));

@@ -109,13 +109,13 @@ causes! {
     /// The kubelet is newer than the API server, or more than three minor versions older.
     VersionSkew => "version-skew", Refused, Permanent, "install a kubelet not newer than the API server and at most three minor versions older";
     /// The local clock and the store's clock disagree.
-    ClockSkew => "clock-skew", Refused, Transient, "set up time synchronisation (chrony or systemd-timesyncd)";
+    ClockSkew => "clock-skew", GaveUp, Transient, "set up time synchronisation (chrony or systemd-timesyncd)";
     /// Another process works on this state directory.
     Busy => "busy", Refused, Permanent, "another kubestrap runs on this machine (see `systemctl status kubestrap`)";
     /// A file of ours or a configuration file can be changed or read by others.
     UnsafeFile => "unsafe-file", Refused, Permanent, "make it owned by root and not writable by others (chmod go-w)";
     /// An object in the store is not what it must be.
-    ObjectRejected => "object-rejected", Refused, Transient, "look at the object named above; the next one published is tried";
+    ObjectRejected => "object-rejected", GaveUp, Transient, "look at the object named above; the next one published is tried";
     /// No usable join bundle is in the store yet.
     NoBundle => "no-bundle", GaveUp, Transient, "is the master up? `kubestrap status --cluster` shows its last report";
     /// Another master holds the register and is not known to be gone.
@@ -260,8 +260,9 @@ mod tests {
 
     #[test]
     fn what_waiting_cannot_mend_is_never_restarted_by_systemd() {
-        // The unit stops for 2, 10 and 11; a permanent configuration or safety failure must use one of them.
-        for row in CAUSES.iter().filter(|row| matches!(row.exit, ExitCode::Usage | ExitCode::Configuration)) {
+        // The unit stops for 2, 10 and 11: what waiting can mend must not end with one of them.
+        let final_ones = [ExitCode::Usage, ExitCode::Configuration, ExitCode::Refused];
+        for row in CAUSES.iter().filter(|row| final_ones.contains(&row.exit)) {
             assert_eq!(row.lasting, Lasting::Permanent, "{}", row.label);
         }
     }

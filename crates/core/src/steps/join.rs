@@ -6,7 +6,7 @@ use crate::engine::{Step, Verdict};
 use crate::join::wait::usable_bundle;
 use crate::journal::{Attempt, AttemptKind, Entry};
 use crate::kube::Api;
-use crate::kubeadm::machine::Machine;
+use crate::kubeadm::machine::{BOOTSTRAP_CONF, Machine};
 use crate::kubeadm::reset::{self, ResetProof};
 use crate::kubeadm::run::{self, Ended};
 use crate::kubeadm::{documents, tools};
@@ -17,6 +17,7 @@ use crate::ports::{JobEnd, JobState};
 use crate::store::bundle::VerifiedBundle;
 use async_trait::async_trait;
 use std::cell::RefCell;
+use std::path::Path;
 use std::time::Duration;
 
 /// kubeadm waits 1 min for discovery (our document), 5 for the TLS bootstrap and 4 for the kubelet.
@@ -119,12 +120,18 @@ fn concluded(node: &Node, ended: Ended) -> Outcome<()> {
     node.world.files.remove(&documents::path("join"))?;
     match ended {
         Ended::Well => joined(node),
-        Ended::Badly(failure) => Err(failure),
+        Ended::Badly(failure) => given_up(node, failure),
         Ended::Vanished => {
             let why = "its process vanished (power loss, or it was killed)";
             Err(Failure::new(Cause::ToolFailed, "run `kubeadm join`", why).advise("it is repeated by itself"))
         }
     }
+}
+
+/// A join that failed leaves no token behind, also when nobody repeats it (safety rule 6).
+fn given_up(node: &Node, failure: Failure) -> Outcome<()> {
+    node.world.files.remove(Path::new(BOOTSTRAP_CONF))?;
+    Err(failure)
 }
 
 /// Refused before the machine is touched: a kubelet that the API server will not serve.
@@ -163,7 +170,9 @@ async fn join(node: &Node, bundle: &VerifiedBundle, attempt: &Attempt) -> Outcom
     node.wait_for(format!("`kubeadm join` to {}", bundle.endpoint));
     let result = run::start_and_wait(node, "join", &attempt.id.to_string(), &argv, JOIN_DEADLINE).await;
     node.world.files.remove(&path)?;
-    result?;
+    if let Err(failure) = result {
+        return given_up(node, failure);
+    }
     let local = Machine::look(&*node.world.files)?.ca;
     if local.as_ref() != Some(&bundle.ca_sha256) {
         let has = local.map_or_else(|| "none".to_owned(), |ca| ca.to_string());
