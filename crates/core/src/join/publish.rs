@@ -169,6 +169,12 @@ fn outdated(bundle: &JoinBundle, facts: &Facts, now: Timestamp, ttl: Duration) -
     if bundle.schema != SCHEMA || bundle.uid != facts.uid || bundle.ca_sha256 != facts.ca {
         return Some("the bundle in the store is not one of this cluster".into());
     }
+    if bundle.issued_at > now {
+        return Some(format!(
+            "the bundle in the store was issued in the future ({}), which no worker accepts",
+            bundle.issued_at
+        ));
+    }
     if bundle.endpoint != facts.endpoint {
         return Some(format!("the endpoint has changed to {}", facts.endpoint));
     }

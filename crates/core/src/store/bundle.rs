@@ -120,7 +120,7 @@ fn field<T: DeserializeOwned>(key: &str, fields: &Map<String, Value>, name: &str
 fn check_cluster(key: &str, bundle: &JoinBundle, expect: &Expectation) -> Outcome<()> {
     let foreign = |why: String| Failure::new(Cause::ForeignCluster, format!("use {key}"), why);
     if bundle.cluster != expect.cluster.as_str() {
-        return Err(foreign("it is the bundle of another cluster".to_owned()));
+        return Err(document::rejected(key, "it is the bundle of another cluster"));
     }
     if let Some(pin) = expect.ca_pin.as_ref().filter(|pin| **pin != bundle.ca_sha256) {
         let why = format!("its CA is {}, and this machine is configured to insist on {pin}", bundle.ca_sha256);
