@@ -48,7 +48,7 @@ impl Test {
             }
         }
         let status = child.wait()?;
-        println!("{} passed, {} failed, {} ignored", totals.passed, totals.failed, totals.ignored);
+        println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.ignored);
         if status.success() && totals.failed == 0 {
             return Ok(());
         }
