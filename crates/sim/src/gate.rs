@@ -42,6 +42,7 @@ impl Gate for SimGate {
         if self.dying() {
             return Admission::Die;
         }
+        *self.universe.calls.borrow_mut().entry((self.machine, call.name)).or_default() += 1;
         self.universe.judge_text(6, "the subject of a call", &call.subject);
         let rates = &self.universe.scenario.rates;
         let rate = if call.changes { rates.killed_before } else { rates.killed_reading };

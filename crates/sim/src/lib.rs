@@ -33,6 +33,7 @@ mod campaign;
 mod cluster;
 mod disk;
 mod gate;
+mod idle;
 mod invariants;
 mod kubeadm;
 mod machine;
@@ -47,5 +48,6 @@ mod trace;
 mod universe;
 
 pub use campaign::{Campaign, campaign};
+pub use idle::{IdleHour, idle_hour};
 pub use run::{Summary, Violation, run_seed, tell};
 pub use scenario::Scenario;

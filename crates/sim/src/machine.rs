@@ -146,7 +146,7 @@ fn machine(scenario: &Scenario, rng: &Rng, number: u64) -> Machine {
         skew,
         known_from: starts_at + lag,
         foreign,
-        token_ttl: Duration::from_secs(60 * rng.pick(&[10, 20, 60])),
+        token_ttl: Duration::from_secs(60 * rng.pick(scenario.token_minutes)),
         starts_at,
         dying: Cell::new(false),
         torn: Cell::new(false),

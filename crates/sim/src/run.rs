@@ -33,6 +33,8 @@ pub struct Summary {
     pub lasted: Duration,
     /// How often what happened.
     pub counts: BTreeMap<&'static str, u64>,
+    /// Calls of settled nodes, by machine (masters first) and name of the call.
+    pub calls: BTreeMap<(usize, &'static str), u64>,
 }
 
 /// A broken invariant, with what led to it.
@@ -64,7 +66,8 @@ impl fmt::Display for Violation {
 pub fn run_seed(seed: u64, scenario: &Scenario) -> Result<Summary, Violation> {
     let (digest, quiet) = history(seed, scenario, 0);
     let Err((rule, what)) = quiet.verdict else {
-        return Ok(Summary { seed, digest, events: quiet.events, lasted: quiet.lasted, counts: quiet.counts });
+        let History { events, lasted, counts, calls, .. } = quiet;
+        return Ok(Summary { seed, digest, events, lasted, counts, calls });
     };
     let (second, told) = history(seed, scenario, SHOWN);
     let what =
@@ -82,6 +85,7 @@ struct History {
     events: u64,
     lasted: Duration,
     counts: BTreeMap<&'static str, u64>,
+    calls: BTreeMap<(usize, &'static str), u64>,
     lines: Vec<String>,
 }
 
@@ -90,7 +94,8 @@ fn history(seed: u64, scenario: &Scenario, keep: usize) -> (u64, History) {
     let verdict = Runner::new(universe.clone()).run();
     let monitor = universe.monitor.borrow();
     let (events, lasted, lines) = (universe.trace.events(), universe.timeline.now(), universe.trace.lines());
-    (universe.trace.digest(), History { verdict, events, lasted, counts: monitor.counts.clone(), lines })
+    let (counts, calls) = (monitor.counts.clone(), universe.calls.borrow().clone());
+    (universe.trace.digest(), History { verdict, events, lasted, counts, calls, lines })
 }
 
 /// Set when a future is woken.
@@ -251,6 +256,7 @@ impl Runner {
         match (unsettled, self.settled_at) {
             (None, None) => {
                 self.settled_at = Some(now);
+                self.universe.calls.borrow_mut().clear();
                 Ok(false)
             }
             (None, Some(since)) => Ok(now >= since + scenario.afterwards),

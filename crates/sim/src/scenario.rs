@@ -147,6 +147,8 @@ pub struct Scenario {
     pub stagger: Duration,
     /// How long a worker waits for a bundle before it gives up (and is started again).
     pub join_wait: Duration,
+    /// The life of the tokens a master publishes, in minutes: one of these.
+    pub token_minutes: &'static [u64],
     /// Permanent refusals that are right here, beyond a second master's `already-established`.
     pub refusals: &'static [Cause],
 }
@@ -174,6 +176,7 @@ const BASE: Scenario = Scenario {
     rash_operator: false,
     stagger: Duration::from_secs(60),
     join_wait: Duration::from_secs(3600),
+    token_minutes: &[10, 20, 60],
     refusals: &[],
 };
 
@@ -300,6 +303,11 @@ const ALL: &[Scenario] = &[
 /// Every scenario.
 pub fn all() -> Vec<Scenario> {
     ALL.to_vec()
+}
+
+/// One master and three workers, and nothing goes wrong.
+pub fn calm() -> Scenario {
+    BASE
 }
 
 /// The scenario of this name.

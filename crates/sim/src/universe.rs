@@ -11,6 +11,7 @@ use crate::timeline::Timeline;
 use crate::trace::Trace;
 use jiff::{SignedDuration, Timestamp};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub struct Universe {
     pub monitor: RefCell<Monitor>,
     /// How many holders of the register still have to die.
     pub deaths_due: Cell<u32>,
+    /// Calls by machine and name since everything settled (before that: since the beginning).
+    pub calls: RefCell<BTreeMap<(usize, &'static str), u64>>,
 }
 
 impl Universe {
@@ -53,6 +56,7 @@ impl Universe {
             etcds: RefCell::default(),
             monitor: RefCell::default(),
             deaths_due: Cell::new(0),
+            calls: RefCell::default(),
             scenario: scenario.clone(),
             rng,
         })
