@@ -1,5 +1,6 @@
 //! Developer commands. `cargo xtask --help` lists them; this file only dispatches.
 
+mod bench;
 mod demo;
 mod mutants;
 mod process;
@@ -23,6 +24,8 @@ enum Command {
     Demo(demo::Demo),
     /// Every test, with everything it needs (moto's server is installed below target/).
     Test(test::Test),
+    /// kubestrap beside the shell loop it replaces: latency, start-up, memory, requests.
+    Bench(bench::Bench),
     /// Rules for dependencies: licences, forbidden crates, duplicates.
     Verify,
     /// Many seeds of a simulated world, with the safety rules as invariants.
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Verify => verify::run(),
         Command::Simulate(options) => simulate::run(&options).map_err(std::io::Error::other),
         Command::Mutants(options) => mutants::run(&options).map_err(std::io::Error::other),
