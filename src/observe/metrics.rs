@@ -244,9 +244,14 @@ mod tests {
         let metrics = Metrics::default();
         let at = jiff::Timestamp::from_second(1_700_000_000).expect("time");
         metrics.refresh(&Status { bundle_expires_at: Some(at), ..Status::default() });
-        assert!(metrics.encode().contains("kubestrap_join_bundle_expiry_timestamp_seconds 1700000000\n"));
+        let series = |text: String| {
+            let name = "kubestrap_join_bundle_expiry_timestamp_seconds";
+            text.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let known = series(metrics.encode());
+        assert!(known.len() == 1 && known[0].ends_with(" 1700000000"), "{known:?}");
         metrics.refresh(&Status::default());
-        assert!(!metrics.encode().contains("expiry_timestamp_seconds 1"));
+        assert_eq!(series(metrics.encode()), Vec::<String>::new());
     }
 
     #[test]

@@ -30,8 +30,18 @@ async fn reach(node: &Node, endpoint: Option<Endpoint>) -> Check {
     };
     match node.world.cluster.call(request).await {
         Ok(answer) => Check::ok(WHAT, format!("{endpoint} answers over TLS (HTTP {})", answer.status)),
+        // Before the first `kubeadm init` nobody can answer; that is no fault.
+        Err(failure) if !exists(node).await => {
+            Check::skipped(WHAT, format!("there is no cluster yet, and {endpoint} does not answer: {}", failure.detail))
+        }
         Err(failure) => Check::failed(WHAT, &failure),
     }
+}
+
+/// Whether the register says so; when it cannot be read, another check complains.
+async fn exists(node: &Node) -> bool {
+    let register = Store::of(node).register().await;
+    register.ok().flatten().is_some_and(|seen| seen.register.ca().is_some())
 }
 
 async fn registered(node: &Node) -> Check {

@@ -14,6 +14,8 @@ use world::World;
 const NODES: &[&str] = &["master", "worker-1", "worker-2", "worker-3"];
 /// It takes some ten seconds; a slow machine may need more.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// Reports are told at most every 10 s, and changes are looked for every 2 s.
+const REPORTS: Duration = Duration::from_secs(25);
 /// How often the board is drawn.
 const FRAME: Duration = Duration::from_millis(200);
 
@@ -65,7 +67,12 @@ impl Demo {
         if !board.all_ready() {
             return Err(io::Error::other("not every node was ready in time"));
         }
-        println!("\nFour nodes after {:.1} s. What the store knows of them:\n", began.elapsed().as_secs_f64());
+        println!(
+            "\nFour nodes after {:.1} s. A node reports at most every 10 s; waiting for that ...",
+            began.elapsed().as_secs_f64()
+        );
+        world.await_reports(NODES.len(), REPORTS)?;
+        println!("\nWhat the store knows of them:\n");
         println!("$ kubestrap status --cluster --store {} --cluster-name demo", world.store());
         world.status()?;
         println!("\n$ kubestrap analyze            (on worker-1)");

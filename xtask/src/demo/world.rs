@@ -1,6 +1,7 @@
 //! The machines of the demo: a folder each, and a process.
 
 use crate::process::{cargo, check, programs};
+use serde_json::Value;
 use std::io::{self, BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -118,6 +119,23 @@ impl World {
             }
         }
         Ok(None)
+    }
+
+    /// Waits until the store has so many reports of ready nodes.
+    pub fn await_reports(&self, nodes: usize, patience: Duration) -> io::Result<()> {
+        let store = self.store();
+        let arguments = ["status", "--cluster", "--store", &store, "--cluster-name", "demo", "--output", "json"];
+        let began = Instant::now();
+        while began.elapsed() < patience && !self.interrupted() {
+            let output = self.kubestrap(&self.path("laptop"))?.args(arguments).output()?;
+            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let reports = status["nodes"].as_array().into_iter().flatten();
+            if reports.filter(|node| node["report"]["phase"] == "ready").count() == nodes {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Err(io::Error::other("the nodes' reports did not come"))
     }
 
     /// Prints the cluster's table, as from a laptop without configuration.
