@@ -8,7 +8,6 @@ pub mod aws;
 pub mod cluster;
 pub mod durable;
 pub mod files;
-pub mod gate;
 pub mod host;
 pub mod imds;
 pub mod jobs;
