@@ -45,7 +45,8 @@ struct Machine {
 
 /// Builds the program and the stand-ins.
 pub fn build() -> io::Result<()> {
-    check(&mut cargo(&["build", "--quiet", "--package", "kubestrap", "--package", "kubestrap-testkit"]))
+    // The same build as the tests': another selection of packages has other features, and builds the AWS SDKs again.
+    check(&mut cargo(&["build", "--workspace", "--all-targets"]))
 }
 
 impl World {
