@@ -9,7 +9,10 @@ const GLOBAL: &[(&str, bool)] = &[("rootfs", true), ("v", true), ("vmodule", tru
 /// better than being ignored.
 const COMMANDS: &[(&str, &[(&str, bool)])] = &[
     ("version", &[("output", true)]),
-    ("init", &[("config", true), ("skip-token-print", false), ("ignore-preflight-errors", true)]),
+    (
+        "init",
+        &[("config", true), ("skip-token-print", false), ("skip-phases", true), ("ignore-preflight-errors", true)],
+    ),
     ("join", &[("config", true), ("ignore-preflight-errors", true)]),
     ("reset", &[("config", true), ("force", false), ("ignore-preflight-errors", true)]),
     ("config images list", &[("config", true)]),

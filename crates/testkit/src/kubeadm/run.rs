@@ -27,6 +27,8 @@ pub struct Run {
     pub script: Script,
     /// `--ignore-preflight-errors`, lower case.
     pub ignore: Vec<String>,
+    /// `--skip-phases`.
+    skip: Vec<String>,
     pace: Duration,
 }
 
@@ -43,7 +45,9 @@ impl Run {
         };
         let ignore = flags.text("ignore-preflight-errors").unwrap_or_default();
         let ignore = ignore.split(',').filter(|name| !name.is_empty()).map(str::to_lowercase).collect();
-        Ok(Run { command, root, script, ignore, pace: seconds(whole / PHASES) })
+        let skip = flags.text("skip-phases").unwrap_or_default();
+        let skip = skip.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        Ok(Run { command, root, script, ignore, skip, pace: seconds(whole / PHASES) })
     }
 
     /// A path of the machine, below the root.
@@ -67,15 +71,17 @@ impl Run {
         given.mul_f64(self.script.timeout_scale.max(0.0))
     }
 
-    /// Does a phase: takes its time and its faults.
+    /// Does a phase: takes its time and its faults. One that `--skip-phases` names is not even logged.
     ///
     /// # Errors
     /// The phase's own, with its name, or a fault's.
-    pub fn phase<T>(&self, name: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    pub fn phase(&self, name: &str, work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        if self.skip.iter().any(|skipped| skipped == name) {
+            return Ok(());
+        }
         self.enter(name)?;
-        let done = work().map_err(|failure| failure.in_phase(name))?;
-        self.leave(name)?;
-        Ok(done)
+        work().map_err(|failure| failure.in_phase(name))?;
+        self.leave(name)
     }
 
     /// The beginning of a phase.
