@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -32,9 +33,15 @@ impl Lock {
         let mut options = File::options();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(access)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Lock(lock)),
+            Ok(lock) => {
+                // For people only: who holds it is known by the lock. A full disk must not keep us out.
+                let _ = lock.set_len(0).and_then(|()| (&*lock).write_all(std::process::id().to_string().as_bytes()));
+                Ok(Lock(lock))
+            }
             Err((_, Errno::EWOULDBLOCK)) => {
-                Err(Failure::new(Cause::Busy, attempted(), "another kubestrap works on this machine"))
+                let holder = std::fs::read_to_string(&path).unwrap_or_default();
+                let who = holder.parse::<u32>().map_or_else(|_| String::new(), |pid| format!(" (process {pid})"));
+                Err(Failure::new(Cause::Busy, attempted(), format!("another kubestrap{who} works on this machine")))
             }
             Err((_, errno)) => Err(io_failure(attempted(), &errno.into())),
         }
