@@ -186,6 +186,16 @@ impl Node {
         }
     }
 
+    /// Says in the status, and so in the report, why the node is not further. The same cause keeps its time.
+    pub fn complain(&self, failure: &Failure) {
+        let (cause, message) = (failure.cause.row().label, failure.to_string());
+        let now = self.world.time.now();
+        self.update(|status| {
+            let since = status.error.as_ref().filter(|e| e.cause == cause).map_or(now, |e| e.since);
+            status.error = Some(ReportedError { cause: cause.to_owned(), message, since });
+        });
+    }
+
     /// A fresh random (version 4) uuid from the world's randomness.
     pub fn uuid(&self) -> Uuid {
         let mut bytes = [0; 16];

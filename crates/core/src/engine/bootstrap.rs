@@ -4,7 +4,7 @@ use super::patience::{Backoff, limit};
 use super::{Step, Verdict};
 use crate::journal::{Entry, Journal};
 use crate::model::cause::{Cause, Failure, Outcome};
-use crate::model::report::{Phase, ReportedError, StepReport};
+use crate::model::report::{Phase, StepReport};
 use crate::node::{Event, Node};
 use std::time::Duration;
 
@@ -134,12 +134,7 @@ async fn back_off(node: &Node, step: PatientStep, failure: Failure, trouble: &mu
         trouble.cause = Some(failure.cause);
         trouble.backoff = Backoff::default();
     }
-    let message = failure.to_string();
-    node.update(|status| {
-        let since = status.error.as_ref().filter(|e| e.cause == failure.cause.row().label).map(|e| e.since);
-        let since = since.unwrap_or_else(|| node.world.time.now());
-        status.error = Some(ReportedError { cause: failure.cause.row().label.to_owned(), message, since });
-    });
+    node.complain(&failure);
     let waited = now.saturating_sub(trouble.since);
     if !failure.is_transient() || waited >= limit(failure.cause, step.patience) {
         return Err(if failure.is_transient() { failure.exhausted(waited) } else { failure });

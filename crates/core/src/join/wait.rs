@@ -35,7 +35,10 @@ pub async fn usable_bundle(node: &Node, burnt: Option<&str>) -> Outcome<Verified
     let mut skewed_since = None;
     loop {
         let failure = match look(node, &mut latest, burnt).await {
-            Ok(bundle) => return Ok(bundle),
+            Ok(bundle) => {
+                node.update(|status| status.error = None);
+                return Ok(bundle);
+            }
             Err(failure) => failure,
         };
         let now = node.world.time.uptime();
@@ -52,7 +55,14 @@ pub async fn usable_bundle(node: &Node, burnt: Option<&str>) -> Outcome<Verified
         if now.saturating_sub(since) >= patience {
             return Err(failure.exhausted(now.saturating_sub(since)));
         }
-        node.wait_for(format!("{}: {}", failure.cause.row().label, failure.detail));
+        // Told with the object's key: the fix speaks of "the object named above".
+        node.wait_for(format!(
+            "a usable join bundle: failed to {}: {} [{}]",
+            failure.attempted,
+            failure.detail,
+            failure.cause.row().label
+        ));
+        node.complain(&failure);
         let calm = now.saturating_sub(began) >= EAGER_FOR;
         node.world.time.sleep(node.jitter(if calm { CALM } else { EAGER })).await;
     }
