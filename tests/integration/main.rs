@@ -1,1 +1,23 @@
-fn main() {}
+//! The real program against the stand-ins: processes, files and sockets, and nothing linked. Each case asserts what is
+//! on the disk, in the store, in the API and in the log afterwards.
+//!
+//! `cargo build --workspace --all-targets && cargo test --workspace --test integration`
+
+mod http;
+mod process;
+mod world;
+
+mod bootstrap;
+mod bundles;
+mod configuration;
+mod crashes;
+mod disk;
+mod ec2;
+mod foreign;
+mod masters;
+mod pages;
+mod s3;
+mod secrets;
+mod service;
+mod tokens;
+mod tools;
