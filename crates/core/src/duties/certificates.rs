@@ -33,16 +33,11 @@ impl Duty for CertificatesDuty {
     }
 }
 
-/// The earliest expiry of the certificates kubeadm and the kubelet made; `None` when there are none. The kubelet keeps
-/// its old ones beside the one in use, so of its folder only what is in use counts.
+/// The earliest expiry of the certificates kubeadm and the kubelet made; `None` when there are none.
 fn earliest_expiry(node: &Node) -> Outcome<Option<Timestamp>> {
     let mut earliest: Option<Timestamp> = None;
     for folder in FOLDERS {
-        for name in node.world.files.list(Path::new(folder))? {
-            if !(name.ends_with(".crt") || name == "kubelet-client-current.pem") {
-                continue;
-            }
-            // Unreadable ones are none of ours: the kubelet's current file is a link, which is read through.
+        for name in in_use(node.world.files.list(Path::new(folder))?) {
             let body = node.world.files.read(&Path::new(folder).join(&name), MAX_CERTIFICATE)?;
             if let Some(at) = body.as_deref().and_then(expiry) {
                 earliest = Some(earliest.map_or(at, |known| known.min(at)));
@@ -50,4 +45,32 @@ fn earliest_expiry(node: &Node) -> Outcome<Option<Timestamp>> {
         }
     }
     Ok(earliest)
+}
+
+/// Of the names in a folder, those of certificates that are in use. The kubelet keeps its old client certificates
+/// (`kubelet-client-<date>.pem`) beside the newest; `kubelet-client-current.pem` is a link to that, and links are not
+/// followed.
+fn in_use(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    let dated = |name: &&String| name.starts_with("kubelet-client-2") && name.ends_with(".pem");
+    let newest = names.iter().rfind(dated).cloned();
+    names.into_iter().filter(|name| name.ends_with(".crt")).chain(newest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_kubelets_certificates_the_newest_counts() {
+        let names = [
+            "kubelet-client-current.pem",
+            "kubelet-client-2026-11-21-03-33-36.pem",
+            "kubelet.crt",
+            "kubelet.key",
+            "kubelet-client-2025-11-21-03-33-36.pem",
+        ];
+        let names = in_use(names.map(str::to_owned).to_vec());
+        assert_eq!(names, ["kubelet.crt", "kubelet-client-2026-11-21-03-33-36.pem"]);
+    }
 }

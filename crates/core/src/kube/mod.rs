@@ -99,7 +99,13 @@ pub(crate) fn refused(verb: &str, path: &str, answer: &ApiAnswer) -> Failure {
         500..=599 => Cause::ApiUnavailable,
         _ => Cause::ApiRefused,
     };
-    Failure::new(cause, format!("{verb} {path} at the API server"), format!("{} {message}", answer.status))
+    let failure =
+        Failure::new(cause, format!("{verb} {path} at the API server"), format!("{} {message}", answer.status));
+    match answer.status {
+        // The table's fixes speak of the cloud's credentials.
+        401 | 403 => failure.advise("an API server that has just started says so for some seconds; otherwise check the RBAC of this kubeconfig's user"),
+        _ => failure,
+    }
 }
 
 /// Percent-encodes one path segment or query value: everything but unreserved characters (RFC 3986).
