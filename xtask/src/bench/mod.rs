@@ -49,6 +49,8 @@ pub struct Bench {
 struct Seen {
     build: String,
     cores: usize,
+    /// Processes that wanted to run, on average over the last minute: before the run, and after it.
+    load: [f64; 2],
     took_s: f64,
     rows: Vec<Row>,
     worker: Latency,
@@ -67,7 +69,7 @@ impl Bench {
         let (kubestrap, build) = self.program()?;
         let target = workspace().join("target");
         let aws = awscli::install(&target.join("awscli"))?;
-        let began = Instant::now();
+        let (began, load_before) = (Instant::now(), load());
         let world = World::new(kubestrap, programs()?, &target.join("moto"))?;
         println!("measuring the {build}, beside `aws s3 cp` in a shell loop; about three minutes ...");
         let bundle = latency::make_cluster(&world)?;
@@ -89,6 +91,7 @@ impl Bench {
         let mut seen = Seen {
             build,
             cores,
+            load: [load_before, load()],
             took_s,
             rows: Vec::new(),
             worker,
@@ -123,6 +126,12 @@ impl Bench {
 
 fn say(began: Instant, what: &str) {
     println!("{:5.0} s  {what}", began.elapsed().as_secs_f64());
+}
+
+/// The load of the last minute; not a number where the kernel does not tell.
+fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)
 }
 
 fn mib(kib: u64) -> f64 {
@@ -196,7 +205,12 @@ impl Seen {
     }
 
     fn print(&self) {
-        println!("\n{} on {} cores\n\n{}", self.build, self.cores, table::render(&self.rows));
+        let [before, after] = self.load;
+        println!("\n{} on {} cores, load {before} before and {after} after", self.build, self.cores);
+        if before > self.cores as f64 {
+            println!("Others were using this machine: the times are too long, on both sides.");
+        }
+        println!("\n{}", table::render(&self.rows));
         let rounds = |latency: &Latency| latency.whole.samples_ms.len();
         println!(
             "Rounds: {} workers, {} loops with `sleep 5`, {} with `sleep 1`. Own work: what is left of the time after the \
