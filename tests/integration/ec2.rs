@@ -103,19 +103,18 @@ fn user_data_is_a_layer_of_the_configuration() {
 }
 
 #[test]
-fn user_data_with_an_unknown_key_is_refused_with_its_place() {
-    let world = World::new();
-    let data = ", user_data: \"#kubestrap\\nnode: {lables: {a: b}}\\n\"";
-    let imds = Server::imds(&world, &instance(data));
-    let worker = worker(&world, &imds);
-    let refused = finish(&mut worker.command(&["config", "check"]));
-    if refused.code == Some(0) {
-        // A text that is not marked as ours is left alone; one that is ours as a whole must be marked by its keys.
-        let data = ", user_data: \"cluster: prod\\nnode: {lables: {a: b}}\\n\"";
-        let imds = Server::imds(&world, &instance(data));
-        let worker = self::worker(&world, &imds);
-        worker.run(&["config", "check"]).expect(10).says(&["user-data:2", "labels"]);
-    } else {
-        refused.expect(10).says(&["user-data:2", "labels"]);
+fn user_data_of_ours_with_an_unknown_key_is_refused_with_its_place_and_other_peoples_is_left_alone() {
+    let wrong = "node: {lables: {a: b}}";
+    for (first_line, code) in
+        [("#kubestrap", 10), ("cluster: prod\\nrole: worker", 10), ("#cloud-config", 0), ("a: b", 0)]
+    {
+        let world = World::new();
+        let text = format!(", user_data: \"{first_line}\\n{wrong}\\n\"");
+        let imds = Server::imds(&world, &instance(&text));
+        let worker = worker(&world, &imds);
+        let checked = finish(&mut worker.command(&["config", "check"])).expect(code);
+        if code == 10 {
+            checked.says(&["user-data:", "lables", "labels"]);
+        }
     }
 }
