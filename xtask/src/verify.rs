@@ -37,12 +37,10 @@ const FORBIDDEN: &[(&str, Option<&str>, &str)] = &[
 
 /// Crates that may be there in several versions, with the reason; everything else may not.
 const DUPLICATES: &[(&str, &str)] = &[
-    ("base64", "k8s-openapi and tower-http are not at 0.23 yet"),
     ("crypto-common", "belongs to the two digests"),
     ("digest", "the AWS SDKs and pest are not at 0.11 yet"),
     ("syn", "half of the derive macros are not at 3 yet; build time only"),
     ("synstructure", "asn1-rs-derive is not at 0.14 yet; build time only"),
-    ("tower-http", "reqwest is at 0.6, kube at 0.7"),
     ("untrusted", "aws-lc-rs is at 0.7, rustls-webpki at 0.9"),
 ];
 
