@@ -31,7 +31,7 @@ impl Host for Machine {
     fn hostname(&self) -> Outcome<String> {
         let attempted = "read the host name";
         let file = self.root.join("etc/hostname");
-        if self.root != PathBuf::from("/") && file.exists() {
+        if self.root != "/" && file.exists() {
             let text = std::fs::read_to_string(&file).map_err(|error| {
                 Failure::new(Cause::FileAccess, format!("{attempted} from {}", file.display()), error.to_string())
             })?;

@@ -105,6 +105,10 @@ impl Bench {
         for package in PACKAGES {
             mirror(&root.join(package), &folder.join(package))?;
         }
+        // Core's tests read them.
+        for folder_of_data in ["examples", "docs"] {
+            mirror(&root.join(folder_of_data), &folder.join(folder_of_data))?;
+        }
         for file in ["Cargo.lock", "rust-toolchain.toml", "clippy.toml"] {
             put(&folder.join(file), &read(&root.join(file))?)?;
         }

@@ -226,6 +226,9 @@ pub trait Jobs {
     async fn start(&self, job: &JobSpec) -> Outcome<()>;
     /// Where the job of that name stands.
     async fn observe(&self, name: &str) -> Outcome<JobState>;
+    /// Kills the job of that name and whatever belongs to it; returns when it has ended. Nothing happens when it does
+    /// not run.
+    async fn stop(&self, name: &str) -> Outcome<()>;
     /// The last bytes of its output, at most `limit`; may contain secrets.
     async fn output(&self, name: &str, limit: usize) -> Outcome<String>;
     /// Removes what is kept about an ended job; nothing happens when there is none.

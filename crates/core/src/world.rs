@@ -188,6 +188,10 @@ impl Jobs for Gated {
         self.go(reads("jobs.observe", name, Some(JOB_DEADLINE)), self.ports.jobs.observe(name)).await
     }
 
+    async fn stop(&self, name: &str) -> Outcome<()> {
+        self.go(changes("jobs.stop", name, Some(JOB_DEADLINE)), self.ports.jobs.stop(name)).await
+    }
+
     async fn output(&self, name: &str, limit: usize) -> Outcome<String> {
         self.go(reads("jobs.output", name, Some(JOB_DEADLINE)), self.ports.jobs.output(name, limit)).await
     }

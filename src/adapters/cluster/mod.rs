@@ -78,10 +78,10 @@ impl Api {
     }
 
     fn speaker(&self, access: &Access) -> Outcome<Rc<Speaker>> {
-        if let Some(speaker) = self.clients.borrow().get(access) {
-            if speaker.made_from.iter().all(|(path, stamp)| self.stamp(path) == *stamp) {
-                return Ok(speaker.clone());
-            }
+        if let Some(speaker) = self.clients.borrow().get(access)
+            && speaker.made_from.iter().all(|(path, stamp)| self.stamp(path) == *stamp)
+        {
+            return Ok(speaker.clone());
         }
         let speaker = Rc::new(match access {
             Access::Kubeconfig(path) => self.by_kubeconfig(path)?,

@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// A wrapper takes its lock within milliseconds of its start; systemd under load takes longer.
 const WRAPPER_START: Duration = Duration::from_secs(20);
+/// A killed process ends at once, unless it hangs in the kernel.
+const STOP: Duration = Duration::from_secs(20);
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -154,6 +156,25 @@ impl JobsPort for Jobs {
         }
     }
 
+    async fn stop(&self, name: &str) -> Outcome<()> {
+        let record = self.record(name)?;
+        let failed = failed("stop", name);
+        let began = Instant::now();
+        while began.elapsed() < STOP {
+            // The wrapper sees its program end, records it and lets go.
+            record.kill_child();
+            if try_lock(&record, FlockArg::LockSharedNonblock).map_err(&failed)?.is_some() || !record.folder().exists()
+            {
+                if !record.orphan_is_alive() {
+                    return Ok(());
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let why = format!("it did not end within {} s of being killed", STOP.as_secs());
+        Err(Failure::new(Cause::ToolHung, format!("stop the job {name}"), why))
+    }
+
     async fn output(&self, name: &str, limit: usize) -> Outcome<String> {
         self.record(name)?.output_tail(limit).map_err(failed("read the output of", name))
     }
@@ -239,6 +260,26 @@ mod tests {
         supervise(record.folder(), "d").unwrap();
         supervise(record.folder(), "a").unwrap();
         assert!(matches!(record.end("d"), Some(JobEnd::NotStarted(_))));
+    }
+
+    #[test]
+    fn a_stopped_job_is_killed_with_what_it_started_and_its_end_is_recorded() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = jobs(folder.path());
+        block_on(jobs.stop("kubeadm-init")).unwrap();
+        let record = jobs.record("kubeadm-init").unwrap();
+        durable::make_folders(record.folder()).unwrap();
+        let argv = ["sh", "-c", "sleep 60 & sleep 60"].map(str::to_owned).to_vec();
+        record.begin(&Spec::new(&JobSpec { argv, deadline: Duration::from_secs(30), ..spec("a") })).unwrap();
+        let place = record.folder().to_owned();
+        let wrapper = std::thread::spawn(move || supervise(&place, "a"));
+        while !record.orphan_is_alive() {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        block_on(jobs.stop("kubeadm-init")).unwrap();
+        wrapper.join().unwrap().unwrap();
+        let state = block_on(jobs.observe("kubeadm-init")).unwrap();
+        assert_eq!(state, JobState::Ended { run: "a".into(), end: JobEnd::Killed(9) });
     }
 
     #[test]

@@ -10,6 +10,8 @@
 
 use crate::adapters::durable;
 use kubestrap_core::ports::{JobEnd, JobSpec};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -145,6 +147,15 @@ impl Record {
     pub fn orphan_is_alive(&self) -> bool {
         let child: Option<Child> = self.read("child.json").ok().flatten();
         child.is_some_and(|child| identify(child.pid).as_ref() == Some(&child))
+    }
+
+    /// Kills the program and what it started, all of its process group. Nothing happens when it does not run.
+    pub fn kill_child(&self) {
+        let child: Option<Child> = self.read("child.json").ok().flatten();
+        if let Some(child) = child.filter(|child| identify(child.pid).as_ref() == Some(child)) {
+            // It fails only when the group has just ended.
+            let _ = killpg(Pid::from_raw(child.pid.cast_signed()), Signal::SIGKILL);
+        }
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {

@@ -5,10 +5,11 @@ use crate::engine::{Step, Verdict};
 use crate::journal::{Attempt, AttemptKind};
 use crate::kubeadm::machine::Machine;
 use crate::kubeadm::reset::{self, ResetProof};
+use crate::kubeadm::run;
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::register::{Holder, Register, RegisterState};
 use crate::node::Node;
-use crate::ports::JobSpec;
+use crate::ports::{JobSpec, JobState};
 use crate::store::Store;
 use crate::store::gone::{Gone, GoneWatch, Judgement};
 use crate::store::register::{Claim, Seen};
@@ -177,7 +178,20 @@ async fn look(node: &Node) -> Outcome<(Option<Seen>, Decision)> {
     let machine = Machine::look(&*node.world.files)?;
     let register = seen.as_ref().map(|seen| &seen.register);
     let decision = decide(register, attempt.as_ref(), &machine, node.settings.cluster.as_str());
+    // A job of ours that has made nothing yet would go on to make a control plane: it counts like one.
+    let decision = match (decision, &seen) {
+        (Decision::Refuse(_) | Decision::Contested, Some(seen)) if init_runs(node).await? => Decision::Lost(format!(
+            "the register names attempt {}, but an init of ours still runs",
+            seen.register.attempt()
+        )),
+        (decision, _) => decision,
+    };
     Ok((seen, decision))
+}
+
+async fn init_runs(node: &Node) -> Outcome<bool> {
+    let job = node.world.jobs.observe(&run::job_name("init")).await?;
+    Ok(matches!(job, JobState::Running { .. }))
 }
 
 /// Safety rule 3: a store that names a uid while `cluster.json` is missing held a cluster once.
@@ -242,20 +256,28 @@ async fn put_back(node: &Node) -> Outcome<()> {
     Store::of(node).put_back(&attempt, &holder(node), node.world.time.now()).await.map(|_| ())
 }
 
-/// Another machine makes the cluster: ours must not serve a second one.
+/// Another machine makes the cluster: an init of ours that runs is stopped, and ours must not serve a second one.
+///
+/// Below a root folder (`--root`) the machine's own kubelet is none of our business and stays as it is.
 pub(super) async fn step_down(node: &Node, why: String) -> Failure {
-    let stop = JobSpec {
-        name: "stop-kubelet".into(),
-        run: "step-down".into(),
-        argv: ["systemctl", "disable", "--now", "kubelet"].map(str::to_owned).to_vec(),
-        deadline: STOP_DEADLINE,
-    };
-    let started = node.world.jobs.start(&stop).await;
-    let said = match started {
-        Ok(()) => "the kubelet is being stopped".to_owned(),
-        Err(failure) => format!("and the kubelet could not be stopped ({failure})"),
-    };
-    Failure::new(Cause::TakenOver, "keep the cluster register", format!("{why}; {said}"))
+    let mut said = Vec::new();
+    if let Err(failure) = node.world.jobs.stop(&run::job_name("init")).await {
+        said.push(format!("the running init could not be stopped ({failure})"));
+    }
+    if node.rootfs.is_none() {
+        let stop = JobSpec {
+            name: "stop-kubelet".into(),
+            run: "step-down".into(),
+            argv: ["systemctl", "disable", "--now", "kubelet"].map(str::to_owned).to_vec(),
+            deadline: STOP_DEADLINE,
+        };
+        said.push(match node.world.jobs.start(&stop).await {
+            Ok(()) => "the kubelet is being stopped".to_owned(),
+            Err(failure) => format!("the kubelet could not be stopped ({failure})"),
+        });
+    }
+    let what = std::iter::once(why).chain(said).collect::<Vec<_>>().join("; ");
+    Failure::new(Cause::TakenOver, "keep the cluster register", what)
 }
 
 #[cfg(test)]

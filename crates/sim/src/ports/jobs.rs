@@ -4,7 +4,7 @@ use super::Desk;
 use crate::kubeadm::{self, KUBE_VERSION};
 use async_trait::async_trait;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
-use kubestrap_core::ports::{JobSpec, JobState, Jobs, ToolOutput};
+use kubestrap_core::ports::{JobEnd, JobSpec, JobState, Jobs, ToolOutput};
 use std::time::Duration;
 
 #[async_trait(?Send)]
@@ -32,6 +32,15 @@ impl Jobs for Desk {
                 Some(end) => JobState::Ended { run: job.run.clone(), end: end.clone() },
             },
         })
+    }
+
+    async fn stop(&self, name: &str) -> Outcome<()> {
+        self.universe.sleep(Duration::from_millis(20)).await;
+        let mut state = self.universe.machines[self.machine].state.borrow_mut();
+        if let Some(job) = state.jobs.get_mut(name).filter(|job| job.end.is_none()) {
+            job.end = Some(JobEnd::Killed(9));
+        }
+        Ok(())
     }
 
     async fn output(&self, name: &str, limit: usize) -> Outcome<String> {

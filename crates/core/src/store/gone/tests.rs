@@ -167,6 +167,9 @@ impl Jobs for Ec2Says {
     async fn observe(&self, _: &str) -> Outcome<JobState> {
         refused()
     }
+    async fn stop(&self, _: &str) -> Outcome<()> {
+        refused()
+    }
     async fn output(&self, _: &str, _: usize) -> Outcome<String> {
         refused()
     }
