@@ -4,7 +4,7 @@ use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::ports::Host;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Documentation addresses (RFC 5737, RFC 3849): connecting a UDP socket to one makes the kernel choose the source
 /// address of the default route; no packet is sent.
@@ -31,7 +31,7 @@ impl Host for Machine {
     fn hostname(&self) -> Outcome<String> {
         let attempted = "read the host name";
         let file = self.root.join("etc/hostname");
-        if self.root != "/" && file.exists() {
+        if self.root.as_path() != Path::new("/") && file.exists() {
             let text = std::fs::read_to_string(&file).map_err(|error| {
                 Failure::new(Cause::FileAccess, format!("{attempted} from {}", file.display()), error.to_string())
             })?;

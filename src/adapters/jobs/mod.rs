@@ -163,11 +163,9 @@ impl JobsPort for Jobs {
         while began.elapsed() < STOP {
             // The wrapper sees its program end, records it and lets go.
             record.kill_child();
-            if try_lock(&record, FlockArg::LockSharedNonblock).map_err(&failed)?.is_some() || !record.folder().exists()
-            {
-                if !record.orphan_is_alive() {
-                    return Ok(());
-                }
+            let free = try_lock(&record, FlockArg::LockSharedNonblock).map_err(&failed)?.is_some();
+            if (free || !record.folder().exists()) && !record.orphan_is_alive() {
+                return Ok(());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
