@@ -2,7 +2,7 @@
 //!
 //! Every field is optional, because a layer may say little. Doc comments become the descriptions of the JSON Schema
 //! (`kubestrap config schema`), and the schema drives the search for unknown keys and wrong types. What a value must
-//! look like beyond its type is checked in [`super::validate`].
+//! look like beyond its type is checked in `config/validate`.
 
 use crate::model::identity::Role;
 use schemars::JsonSchema;

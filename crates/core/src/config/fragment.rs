@@ -2,7 +2,7 @@
 //!
 //! YAML 1.2 core schema. Refused, because they hide what a file says or cost without bound: duplicate keys, merge
 //! keys (`<<`), tags other than `!!str`, a second document, keys that are not scalars, and trees of more than
-//! [`MAX_NODES`] nodes or [`MAX_DEPTH`] levels after aliases are put in.
+//! `MAX_NODES` nodes or `MAX_DEPTH` levels after aliases are put in.
 
 use super::problem::{Place, Problem};
 use super::tree::{Entry, Kind, Node, Scalar};

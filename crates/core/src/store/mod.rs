@@ -1,6 +1,6 @@
 //! The store protocol: what the nodes of one cluster share, over the [`Objects`] port.
 //!
-//! Every write is conditional, and a write whose answer was lost is settled here ([`settle`]): what was written is read
+//! Every write is conditional, and a write whose answer was lost is settled here (`settle.rs`): what was written is read
 //! back and compared with what only this writer could have written. So nothing above this module ever sees "unknown".
 //! 503 and time-outs mean unknown, never *lost*; 403 never means absent.
 
