@@ -123,37 +123,41 @@ fn licence(package: &Package) -> Option<String> {
 fn allowed(expression: &str) -> bool {
     let text = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = text.split_whitespace().collect();
-    let (result, rest) = alternatives(&words);
-    result && rest.is_empty()
+    matches!(alternatives(&words), Some((true, [])))
 }
 
-fn alternatives<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
-    let (mut result, mut rest) = conjunction(words);
+/// Whether the first words can be satisfied, and the words behind them; `None` when they are no expression.
+type Parsed<'a> = Option<(bool, &'a [&'a str])>;
+
+fn alternatives<'a>(words: &'a [&'a str]) -> Parsed<'a> {
+    let (mut result, mut rest) = conjunction(words)?;
     while let Some((&"OR", tail)) = rest.split_first() {
-        let (other, after) = conjunction(tail);
+        let (other, after) = conjunction(tail)?;
         (result, rest) = (result | other, after);
     }
-    (result, rest)
+    Some((result, rest))
 }
 
-fn conjunction<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
-    let (mut result, mut rest) = atom(words);
+fn conjunction<'a>(words: &'a [&'a str]) -> Parsed<'a> {
+    let (mut result, mut rest) = atom(words)?;
     while let Some((&"AND", tail)) = rest.split_first() {
-        let (other, after) = atom(tail);
+        let (other, after) = atom(tail)?;
         (result, rest) = (result & other, after);
     }
-    (result, rest)
+    Some((result, rest))
 }
 
-fn atom<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
+fn atom<'a>(words: &'a [&'a str]) -> Parsed<'a> {
     match words {
-        ["(", inner @ ..] => match alternatives(inner) {
-            (result, [")", rest @ ..]) => (result, rest),
-            (_, rest) => (false, rest),
+        ["(", inner @ ..] => match alternatives(inner)? {
+            (result, [")", rest @ ..]) => Some((result, rest)),
+            _ => None,
         },
-        [name, "WITH", exception, rest @ ..] => (LICENCES.contains(&format!("{name} WITH {exception}").as_str()), rest),
-        [name, rest @ ..] => (LICENCES.contains(name), rest),
-        [] => (false, words),
+        [name, "WITH", exception, rest @ ..] => {
+            Some((LICENCES.contains(&format!("{name} WITH {exception}").as_str()), rest))
+        }
+        [name, rest @ ..] => Some((LICENCES.contains(name), rest)),
+        [] => None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Needs a package index: run by `cargo xtask test`, which has an environment under `target`.
 #[test]
-#[ignore = "installs moto from a package index; `cargo xtask test` runs it"]
+#[ignore = "installs moto from a package index; `cargo xtask test` does the same and uses it"]
 fn moto_starts_answers_and_ends() {
     let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("moto-venv");
     let moto = Moto::start(&environment).unwrap_or_else(|error| panic!("{error}"));
