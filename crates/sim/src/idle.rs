@@ -52,4 +52,14 @@ mod tests {
         assert!(hour.master["cluster.call"] >= 60, "the token is looked at each minute: {hour:?}");
         assert!(hour.worker.keys().all(|name| is_remote(name)), "{hour:?}");
     }
+
+    /// Counts, not times: the same on every machine.
+    #[test]
+    fn idle_nodes_stay_within_their_hourly_requests() {
+        for seed in 0..20 {
+            let hour = idle_hour(seed).expect("no violation");
+            let (worker, master): (u64, u64) = (hour.worker.values().sum(), hour.master.values().sum());
+            assert!(worker <= 20 && master <= 120, "seed {seed}: worker {worker}, master {master}: {hour:?}");
+        }
+    }
 }

@@ -21,14 +21,16 @@ use std::cell::RefCell;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How often the signature is looked for, and how long. The signer needs some 7 s after init and tens of milliseconds
-/// later on; a controller-manager that has not signed after two minutes is in trouble.
-const SIGNATURE_EVERY: Duration = Duration::from_millis(100);
+/// When the signature is looked for first, how far apart at most (doubling in between), and how long. The signer needs
+/// some 7 s after init and tens of milliseconds later on; a controller-manager that has not signed after two minutes is
+/// in trouble.
+const SIGNATURE_FIRST: Duration = Duration::from_millis(50);
+const SIGNATURE_EVERY: Duration = Duration::from_millis(600);
 const SIGNATURE_PATIENCE: Duration = Duration::from_secs(120);
 /// How often the store is asked whether the bundle is still ours; a deleted bundle is back after this at the latest.
 const STORE_EVERY: Duration = Duration::from_secs(5 * 60);
 /// How often the server's version is asked for: an upgraded API server must not turn workers away for long.
-const VERSION_EVERY: Duration = Duration::from_secs(15 * 60);
+const VERSION_EVERY: Duration = Duration::from_secs(30 * 60);
 
 /// What the bundle must say, whatever token it carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,7 +211,7 @@ async fn signed_token(node: &Node) -> Outcome<(BootstrapToken, Timestamp)> {
     let token = tokens::random_token(&*node.world.time);
     let expires_at = node.world.time.now() + node.settings.join.token_ttl;
     api.create_token(&token, expires_at).await?;
-    let began = node.world.time.uptime();
+    let (began, mut pause) = (node.world.time.uptime(), SIGNATURE_FIRST);
     node.wait_for("the controller-manager to sign cluster-info for the new token");
     while !api.token_is_signed(&token).await? {
         if node.world.time.uptime().saturating_sub(began) > SIGNATURE_PATIENCE {
@@ -217,7 +219,8 @@ async fn signed_token(node: &Node) -> Outcome<(BootstrapToken, Timestamp)> {
             return Err(Failure::new(Cause::ApiUnavailable, "publish the join bundle", why)
                 .advise("look at the kube-controller-manager's log"));
         }
-        node.world.time.sleep(SIGNATURE_EVERY).await;
+        node.world.time.sleep(pause).await;
+        pause = (pause * 2).min(SIGNATURE_EVERY);
     }
     Ok((token, expires_at))
 }
