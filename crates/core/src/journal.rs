@@ -137,6 +137,25 @@ pub struct Attempt {
     pub addons: Option<String>,
 }
 
+impl Attempt {
+    /// An attempt that has done nothing yet.
+    pub(crate) fn begun(id: Uuid, kind: AttemptKind, uid: Uuid, machine_was_clean: bool) -> Self {
+        Attempt {
+            id,
+            kind,
+            uid,
+            machine_was_clean,
+            initialised: None,
+            commit_attempted: false,
+            committed: None,
+            joined: None,
+            resetting: false,
+            completed: false,
+            addons: None,
+        }
+    }
+}
+
 /// A proof that an attempt is on this machine's disk: made only by [`Journal`], demanded by every claim of the register.
 #[derive(Debug)]
 pub struct AttemptRecorded {
@@ -243,19 +262,7 @@ pub fn last_attempt(lines: &[Line]) -> Option<Attempt> {
     let mut current: Option<Attempt> = None;
     for line in lines {
         if let Entry::Began { kind, uid, machine_was_clean } = line.entry {
-            current = Some(Attempt {
-                id: line.attempt,
-                kind,
-                uid,
-                machine_was_clean,
-                initialised: None,
-                commit_attempted: false,
-                committed: None,
-                joined: None,
-                resetting: false,
-                completed: false,
-                addons: None,
-            });
+            current = Some(Attempt::begun(line.attempt, kind, uid, machine_was_clean));
         } else if line.entry == Entry::Abandoned {
             current = None;
         } else if let Some(attempt) = current.as_mut().filter(|attempt| attempt.id == line.attempt) {

@@ -79,19 +79,7 @@ mod tests {
     use uuid::Uuid;
 
     fn attempt() -> Attempt {
-        Attempt {
-            id: Uuid::from_u128(1),
-            kind: AttemptKind::Init,
-            uid: Uuid::from_u128(2),
-            machine_was_clean: true,
-            initialised: None,
-            commit_attempted: false,
-            committed: None,
-            joined: None,
-            resetting: false,
-            completed: false,
-            addons: None,
-        }
+        Attempt::begun(Uuid::from_u128(1), AttemptKind::Init, Uuid::from_u128(2), true)
     }
 
     #[test]

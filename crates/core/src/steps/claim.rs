@@ -295,17 +295,8 @@ mod tests {
 
     fn attempt(id: u128, kind: AttemptKind) -> Attempt {
         Attempt {
-            id: Uuid::from_u128(id),
-            kind,
-            uid: Uuid::from_u128(99),
-            machine_was_clean: true,
             initialised: Some(CaHash::from_digest(&[1; 32])),
-            commit_attempted: false,
-            committed: None,
-            joined: None,
-            resetting: false,
-            completed: false,
-            addons: None,
+            ..Attempt::begun(Uuid::from_u128(id), kind, Uuid::from_u128(99), true)
         }
     }
 

@@ -153,19 +153,7 @@ mod tests {
 
     #[test]
     fn a_half_finished_init_is_awaited_completed_or_reset() {
-        let attempt = Attempt {
-            id: Uuid::from_u128(1),
-            kind: AttemptKind::Init,
-            uid: Uuid::from_u128(2),
-            machine_was_clean: true,
-            initialised: None,
-            commit_attempted: false,
-            committed: None,
-            joined: None,
-            resetting: false,
-            completed: false,
-            addons: None,
-        };
+        let attempt = Attempt::begun(Uuid::from_u128(1), AttemptKind::Init, Uuid::from_u128(2), true);
         let resetting = Attempt { resetting: true, ..attempt.clone() };
         let machine = |dirty: bool| Machine {
             traces: if dirty { vec!["x".into()] } else { Vec::new() },

@@ -198,17 +198,8 @@ mod tests {
 
     fn attempt(joined: Option<u8>) -> Attempt {
         Attempt {
-            id: Uuid::from_u128(1),
-            kind: AttemptKind::Join,
-            uid: Uuid::from_u128(2),
-            machine_was_clean: true,
-            initialised: None,
-            commit_attempted: false,
-            committed: None,
             joined: joined.map(|byte| CaHash::from_digest(&[byte; 32])),
-            resetting: false,
-            completed: false,
-            addons: None,
+            ..Attempt::begun(Uuid::from_u128(1), AttemptKind::Join, Uuid::from_u128(2), true)
         }
     }
 
