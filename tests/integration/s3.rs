@@ -68,7 +68,7 @@ fn a_cluster_comes_up_over_s3() {
 #[test]
 fn slow_down_and_internal_errors_are_waited_out() {
     let said = comes_up_once(
-        "faults: [{action: slow_down, times: 2}, {method: PUT, key: cluster.json, action: internal_error, times: 1}, \
+        "faults: [{action: slow_down, times: 12}, {method: PUT, key: cluster.json, action: internal_error, times: 1}, \
          {method: PUT, key: worker.json, action: conflict, times: 1}]",
     );
     assert!(said.contains("throttled") || said.contains("store-unavailable"), "{said}");

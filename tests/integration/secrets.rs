@@ -5,6 +5,7 @@ use crate::process::{Agent, PATIENCE};
 use crate::world::{Machine, World, free_port};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,8 +66,11 @@ fn secrets(world: &World, master: &Machine) -> BTreeSet<String> {
 /// The token in a kubeadm document while it is there.
 fn document_secret(machine: &Machine, command: &str) -> Option<String> {
     let path = format!("/var/lib/kubestrap/kubeadm/{command}.yaml");
-    let text = std::fs::read_to_string(machine.path(&path)).ok()?;
-    assert_eq!(machine.mode(&path), 0o600, "{path}");
+    // One handle for both: the file may be removed at any moment.
+    let mut file = std::fs::File::open(machine.path(&path)).ok()?;
+    assert_eq!(file.metadata().expect("stat").mode() & 0o777, 0o600, "{path}");
+    let mut text = String::new();
+    file.read_to_string(&mut text).expect("a document");
     assert_eq!(machine.mode("/var/lib/kubestrap/kubeadm") & 0o077, 0, "the folder of {path}");
     let is_secret = |word: &&str| word.len() == 23 && word.as_bytes()[6] == b'.';
     let words = text.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.'));
