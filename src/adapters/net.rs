@@ -14,9 +14,11 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::{Hosts, TokioResolver};
 use hyper_util::client::legacy::connect::dns::Name;
 use kubestrap_core::model::cause::Cause;
 use std::error::Error;
@@ -25,6 +27,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -43,7 +46,15 @@ type FileTimes = [Option<SystemTime>; RESOLVER_FILES.len()];
 
 /// The resolver of this process, shared by its clones.
 #[derive(Clone, Default)]
-pub struct Names(Arc<Mutex<Option<(FileTimes, TokioResolver)>>>);
+pub struct Names(Arc<Mutex<Option<Sources>>>);
+
+/// What names are looked up in.
+#[derive(Clone)]
+struct Sources {
+    times: FileTimes,
+    hosts: Arc<Hosts>,
+    resolver: TokioResolver,
+}
 
 /// A name that could not be resolved.
 #[derive(Debug)]
@@ -70,25 +81,40 @@ impl Names {
     /// The addresses of a name, by hosts file, search list and name servers as they are configured now.
     pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Unresolved> {
         let failed = |why: String| Unresolved { name: name.to_owned(), why };
-        let found = self.resolver().map_err(failed)?.lookup_ip(name).await;
-        match found {
+        let sources = self.sources().map_err(failed)?;
+        let known = in_hosts(&sources.hosts, name);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        match sources.resolver.lookup_ip(name).await {
             Ok(addresses) => Ok(addresses.iter().collect()),
             Err(error) => Err(failed(error.to_string())),
         }
     }
 
-    fn resolver(&self) -> Result<TokioResolver, String> {
+    fn sources(&self) -> Result<Sources, String> {
         let times = RESOLVER_FILES.map(|file| std::fs::metadata(file).and_then(|data| data.modified()).ok());
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*current {
-            Some((then, resolver)) if *then == times => Ok(resolver.clone()),
-            _ => {
-                let resolver = new_resolver()?;
-                *current = Some((times, resolver.clone()));
-                Ok(resolver)
-            }
+        if let Some(sources) = current.as_ref().filter(|sources| sources.times == times) {
+            return Ok(sources.clone());
         }
+        // No hosts file is as good as an empty one.
+        let hosts = Arc::new(Hosts::from_system().unwrap_or_default());
+        let sources = Sources { times, hosts, resolver: new_resolver()? };
+        *current = Some(sources.clone());
+        Ok(sources)
     }
+}
+
+/// The addresses in the hosts file. The resolver reads it too, but asks the name servers for the family that is not
+/// there, and one that does not answer holds up every connection for seconds; getaddrinfo stops at the hosts file.
+fn in_hosts(hosts: &Hosts, name: &str) -> Vec<IpAddr> {
+    let Ok(name) = hickory_resolver::proto::rr::Name::from_str(name) else { return Vec::new() };
+    let find = |kind| hosts.lookup_static_host(&Query::query(name.clone(), kind));
+    let found = [RecordType::A, RecordType::AAAA].into_iter().filter_map(find);
+    found
+        .flat_map(|lookup| lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>())
+        .collect()
 }
 
 fn new_resolver() -> Result<TokioResolver, String> {
@@ -291,6 +317,17 @@ mod tests {
                 assert!(answer.expect_err("invalid").to_string().contains("no-such-host.invalid"));
             }
         });
+    }
+
+    #[test]
+    fn a_name_of_the_hosts_file_is_asked_of_nobody_else() {
+        let mut hosts = Hosts::default();
+        hosts.read_hosts_conf(&b"192.0.2.10 api.lab api\n192.0.2.11 two\n2001:db8::2 two\n"[..]).expect("hosts");
+        let find = |name: &str| in_hosts(&hosts, name).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(find("api"), ["192.0.2.10"]);
+        assert_eq!(find("api.lab."), ["192.0.2.10"]);
+        assert_eq!(find("two"), ["192.0.2.11", "2001:db8::2"]);
+        assert!(find("other").is_empty() && find("").is_empty() && find("a..b").is_empty());
     }
 
     #[test]
