@@ -293,7 +293,12 @@ impl Objects for S3Store {
             .set_expected_bucket_owner(self.owner()));
         match answer {
             Ok(answer) => Ok(answer.rules().iter().filter_map(expiry_rule).collect()),
-            Err(refused) if refused.code.as_deref() == Some("NoSuchLifecycleConfiguration") => Ok(Vec::new()),
+            // A compatible server that knows no such rules applies none.
+            Err(refused)
+                if matches!(refused.code.as_deref(), Some("NoSuchLifecycleConfiguration" | "NotImplemented")) =>
+            {
+                Ok(Vec::new())
+            }
             Err(refused) => {
                 let attempted = format!("read the lifecycle rules of s3://{}", self.bucket);
                 let failure = refused.failure(attempted, Cause::StoreUnavailable);

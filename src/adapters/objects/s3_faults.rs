@@ -176,6 +176,19 @@ fn writes_are_stored_refused_or_unknown_and_never_lost_by_mistake() {
 }
 
 #[test]
+fn a_server_that_knows_no_lifecycle_rules_has_none() {
+    for (status, code) in [("404 Not Found", "NoSuchLifecycleConfiguration"), ("501 Not Implemented", "NotImplemented")]
+    {
+        with(vec![say(status, "", code)], |store| async move {
+            assert_eq!(store.expiry_rules().await, Ok(Vec::new()));
+        });
+    }
+    with(vec![say("403 Forbidden", "", "AccessDenied")], |store| async move {
+        assert_eq!(store.expiry_rules().await.map_err(|failure| failure.cause), Err(Cause::AccessDenied));
+    });
+}
+
+#[test]
 fn a_write_carries_its_conditions_and_a_plain_body() {
     let script =
         vec![say("200 OK", FOUND, ""), say("404 Not Found", "", "NoSuchKey"), say("412 No", "", "PreconditionFailed")];
