@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod lab;
 mod mutants;
 mod process;
 mod simulate;
@@ -26,6 +27,8 @@ enum Command {
     Test(test::Test),
     /// kubestrap beside the shell loop it replaces: latency, start-up, memory, requests.
     Bench(bench::Bench),
+    /// Real nodes in namespaces on this machine: systemd, containerd, kubelet and kubeadm.
+    Lab(lab::LabArgs),
     /// Rules for dependencies: licences, forbidden crates, duplicates.
     Verify,
     /// Many seeds of a simulated world, with the safety rules as invariants.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Lab(lab) => lab.run(),
         Command::Verify => verify::run(),
         Command::Simulate(options) => simulate::run(&options).map_err(std::io::Error::other),
         Command::Mutants(options) => mutants::run(&options).map_err(std::io::Error::other),

@@ -96,7 +96,10 @@ impl Drop for Moto {
 }
 
 /// Installs moto into the environment unless it is there; the server program.
-fn install(environment: &Path) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// When Python or its `venv` module is missing, or the installation fails.
+pub fn install(environment: &Path) -> io::Result<PathBuf> {
     let (program, stamp) = (environment.join("bin/moto_server"), environment.join("installed"));
     // The stamp is written last: a half-finished installation is done again.
     if program.exists() && files::read_text(&stamp).is_ok_and(|text| text == REQUIREMENT) {

@@ -1,0 +1,45 @@
+//! EC2-like nodes on one machine, at native speed: process trees with their own mount, pid, uts, ipc, cgroup and network
+//! namespaces, whose PID 1 is a real systemd with a real containerd, kubelet and kubeadm. IMDS and AWS are stand-ins
+//! over real HTTP. `docs/lab.md` is the user's guide.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`folder`], [`state`] | where everything lies; what runs, so that a crashed lab is cleaned up |
+//! | [`needs`] | what this machine lacks, all at once |
+//! | [`tree`] | the root tree every machine begins with, and the container images |
+//! | [`cgroups`], [`network`], [`sysctls`] | what machines take from the kernel, and give back |
+//! | [`machine`] | one node: its disk, its start, its power cut, commands in it |
+//! | [`fabric`] | what surrounds it: IMDS, S3 and EC2 |
+//! | [`lab`] | all of it together |
+//! | [`scenarios`] | stories that are told with it |
+
+pub mod cgroups;
+pub mod command;
+pub mod fabric;
+pub mod folder;
+pub mod http;
+pub mod lab;
+pub mod logs;
+pub mod machine;
+pub mod needs;
+pub mod network;
+pub mod scenarios;
+pub mod state;
+pub mod sysctls;
+pub mod tree;
+
+/// What went wrong: what was attempted, on what, why, what to do.
+pub type Result<T> = std::io::Result<T>;
+
+/// An error with this text.
+pub fn fail<T>(text: impl Into<String>) -> Result<T> {
+    Err(std::io::Error::other(text.into()))
+}
+
+/// Says before an error what was attempted.
+pub fn attempted<T, E: std::fmt::Display>(
+    result: std::result::Result<T, E>,
+    what: impl std::fmt::Display,
+) -> Result<T> {
+    result.map_err(|error| std::io::Error::other(format!("failed to {what}: {error}")))
+}

@@ -1,0 +1,110 @@
+//! Commands in a machine, and its files.
+
+use super::{Machine, disk};
+use crate::command::{Finished, finish};
+use crate::{Result, attempted, fail};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Where programs are, in every machine.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Machine {
+    /// A command in the machine that is not started yet.
+    ///
+    /// # Errors
+    /// When the machine is off.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let Some(init) = self.init() else { return fail(format!("{} is off", self.name())) };
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &init.pid.to_string(), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--"]);
+        command.args(arguments).env_clear();
+        command.env("PATH", PATH).env("HOME", "/root").env("USER", "root").env("LANG", "C.UTF-8");
+        command.env("KUBECONFIG", "/etc/kubernetes/admin.conf");
+        Ok(command)
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// When the machine is off; a command that fails is none.
+    pub fn exec(&self, arguments: &[&str]) -> Result<Finished> {
+        finish(&mut self.command(arguments)?)
+    }
+
+    /// Runs a script that must end well; what it printed.
+    ///
+    /// # Errors
+    /// When it fails, with its last words.
+    pub fn shell(&self, script: &str) -> Result<String> {
+        self.exec(&["sh", "-c", script])?.success(format!("run `{script}` on {}", self.name()))
+    }
+
+    /// `kubectl ... -o json`, with the rights of the cluster's administrator: on a master.
+    ///
+    /// # Errors
+    /// When kubectl fails, or its answer is not JSON.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<Value> {
+        let all = [&["kubectl", "--request-timeout=10s"], arguments, &["-o", "json"]].concat();
+        let what = format!("run `kubectl {}` on {}", arguments.join(" "), self.name());
+        let text = self.exec(&all)?.success(&what)?;
+        attempted(serde_json::from_str(&text), what)
+    }
+
+    /// `kubestrap status --output json`.
+    ///
+    /// # Errors
+    /// When it fails, or its answer is not JSON.
+    pub fn status(&self) -> Result<Value> {
+        let done = self.exec(&["kubestrap", "status", "--output", "json"])?;
+        let what = format!("run `kubestrap status` on {}", self.name());
+        // Its exit code tells about the node; what it says is wanted here.
+        match serde_json::from_str(&done.stdout) {
+            Ok(value) => Ok(value),
+            Err(error) => fail(format!("failed to {what}: {error}: {}{}", done.stdout, done.stderr)),
+        }
+    }
+
+    /// The whole lines of kubestrap's journal.
+    pub fn journal(&self) -> Vec<Value> {
+        let text = self.read("/var/lib/kubestrap/journal.jsonl").unwrap_or_default();
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        lines.filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Kills the agent, as `kill -9` does.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill_agent(&self) -> Result<()> {
+        self.shell("systemctl kill --kill-whom=main --signal=KILL kubestrap.service").map(drop)
+    }
+
+    /// Where a file is here; also while the machine is off.
+    ///
+    /// # Errors
+    /// When the path is not absolute.
+    pub fn place(&self, path: &str) -> Result<PathBuf> {
+        disk::place(self, path)
+    }
+
+    /// Reads a file; `None` when it is not there.
+    pub fn read(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.place(path).ok()?).ok()
+    }
+
+    /// Whether a file is there.
+    pub fn exists(&self, path: &str) -> bool {
+        self.place(path).is_ok_and(|place| place.symlink_metadata().is_ok())
+    }
+
+    /// Writes a file with its folders.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, path: &str, text: &str, mode: u32) -> Result<()> {
+        let place = if self.is_on() { self.place(path)? } else { disk::upper(self).join(path.trim_start_matches('/')) };
+        crate::tree::write(&place, text, mode)
+    }
+}

@@ -1,0 +1,6 @@
+//! cluster
+
+use super::{Needs, Scenario};
+
+/// See the module.
+pub const SCENARIOS: &[Scenario] = &[];

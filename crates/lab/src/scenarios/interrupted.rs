@@ -1,0 +1,6 @@
+//! interrupted
+
+use super::{Needs, Scenario};
+
+/// See the module.
+pub const SCENARIOS: &[Scenario] = &[];

@@ -1,0 +1,215 @@
+//! Scenarios: stories with real machines, each with what it shows and what it needs.
+
+mod boot;
+mod cluster;
+mod interrupted;
+mod outages;
+mod support;
+mod timing;
+
+use crate::command::tail;
+use crate::folder::{self, Folder, KUBERNETES};
+use crate::lab::{Lab, Options, clean_up};
+use crate::{Result, attempted, fail, logs, needs};
+use std::time::{Duration, Instant};
+
+pub use support::cluster_of;
+
+/// What a scenario cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Stand-ins for kubeadm and kubelet are enough, and are used even when the real ones are there.
+    Nothing,
+    /// Real kubeadm, kubelet, kubectl and images.
+    Kubernetes,
+}
+
+/// One story.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it shows.
+    pub about: &'static str,
+    /// What it cannot do without.
+    pub needs: Needs,
+    /// Tells it.
+    pub run: fn(&mut Lab) -> Result<()>,
+}
+
+/// All of them, in the order in which `all` runs them.
+pub const SCENARIOS: &[&[Scenario]] =
+    &[boot::SCENARIOS, timing::SCENARIOS, cluster::SCENARIOS, interrupted::SCENARIOS, outages::SCENARIOS];
+
+fn all() -> impl Iterator<Item = &'static Scenario> {
+    SCENARIOS.iter().flat_map(|family| family.iter())
+}
+
+/// Scenarios that are to be run.
+pub struct Selection {
+    scenarios: Vec<&'static Scenario>,
+    ci: bool,
+}
+
+impl Selection {
+    /// By their names, or `all`; everything for CI.
+    ///
+    /// # Errors
+    /// When there is no scenario of a name, or nothing was chosen.
+    pub fn parse(names: &[String], ci: bool) -> Result<Selection> {
+        if ci || names.iter().any(|name| name == "all") {
+            return Ok(Selection { scenarios: all().collect(), ci });
+        }
+        if names.is_empty() {
+            return fail("name a scenario, or `all`; `cargo xtask lab run --list` shows them");
+        }
+        let find = |name: &String| match all().find(|scenario| scenario.name == name) {
+            Some(scenario) => Ok(scenario),
+            None => fail(format!("there is no scenario {name}; `cargo xtask lab run --list` shows them")),
+        };
+        Ok(Selection { scenarios: names.iter().map(find).collect::<Result<_>>()?, ci })
+    }
+
+    /// What of it can be run on this machine. CI goes on where nothing can be, and says so in one line; others are told
+    /// what is missing.
+    ///
+    /// # Errors
+    /// When Kubernetes is needed and not there.
+    pub fn possible(mut self, folder: &Folder) -> Result<Option<Selection>> {
+        if self.ci
+            && let Err(error) = needs::allowed()
+        {
+            println!("lab: skipped: {error}");
+            return Ok(None);
+        }
+        if folder::kubernetes(folder).is_none() {
+            if !self.ci && self.scenarios.iter().any(|scenario| scenario.needs == Needs::Kubernetes) {
+                return fail(no_kubernetes(folder));
+            }
+            let before = self.scenarios.len();
+            self.scenarios.retain(|scenario| scenario.needs == Needs::Nothing);
+            println!("lab: {} scenarios skipped: {}", before - self.scenarios.len(), no_kubernetes(folder));
+        }
+        Ok(Some(self))
+    }
+}
+
+/// How to enable what needs Kubernetes.
+pub fn no_kubernetes(folder: &Folder) -> String {
+    let place = std::env::var(KUBERNETES).unwrap_or_else(|_| folder.path().join("k8s").display().to_string());
+    format!(
+        "there is no kubeadm in {place}; put kubeadm, kubelet, kubectl and images/*.tar there, or name another folder \
+         with {KUBERNETES} (docs/lab.md says where they come from)"
+    )
+}
+
+/// Prints what there is.
+///
+/// # Errors
+/// None today.
+pub fn list() -> Result<()> {
+    for scenario in all() {
+        let needs = if scenario.needs == Needs::Kubernetes { "Kubernetes" } else { "" };
+        println!("{:<16} {:<11} {}", scenario.name, needs, scenario.about);
+    }
+    Ok(())
+}
+
+struct Told {
+    name: &'static str,
+    took: Duration,
+    error: Option<String>,
+}
+
+/// Runs them one after another, each with new machines; a table at the end.
+///
+/// # Errors
+/// When one failed.
+pub fn run(options: Options, selection: &Selection) -> Result<()> {
+    let mut told = Vec::new();
+    for needs in [Needs::Nothing, Needs::Kubernetes] {
+        let chosen: Vec<_> = selection.scenarios.iter().filter(|scenario| scenario.needs == needs).collect();
+        let Some((last, _)) = chosen.split_last() else { continue };
+        let kubernetes = options.kubernetes.clone().filter(|_| needs == Needs::Kubernetes);
+        let mut lab = Lab::open(Options { kubernetes, keep: false, ..options.clone() })?;
+        for scenario in &chosen {
+            told.push(tell(&mut lab, scenario)?);
+            if options.keep && std::ptr::eq(**scenario, **last) {
+                println!("\nThe machines stay up: `cargo xtask lab shell NAME`, `cargo xtask lab down`.");
+                lab.keep()?;
+                break;
+            }
+            lab.clear()?;
+        }
+    }
+    table(&told)
+}
+
+fn tell(lab: &mut Lab, scenario: &'static Scenario) -> Result<Told> {
+    println!();
+    lab.say(&format!("== {}: {}", scenario.name, scenario.about));
+    let began = Instant::now();
+    let result = (scenario.run)(lab);
+    let took = began.elapsed();
+    let error = result.err().map(|error| error.to_string());
+    if let Some(error) = &error {
+        let place = logs::collect(&lab.machines(), &lab.folder().logs(), scenario.name)?;
+        lab.say(&format!("== {} FAILED: {error}", scenario.name));
+        lab.say(&format!("logs of all machines: {}", place.display()));
+    } else {
+        lab.say(&format!("== {}: passed after {:.1} s", scenario.name, took.as_secs_f64()));
+    }
+    Ok(Told { name: scenario.name, took, error })
+}
+
+fn table(told: &[Told]) -> Result<()> {
+    println!("\n{:<16} {:>8}  RESULT", "SCENARIO", "SECONDS");
+    for one in told {
+        let result =
+            one.error.as_ref().map_or_else(|| "passed".to_owned(), |error| format!("FAILED: {}", tail(error, 1)));
+        println!("{:<16} {:>8.1}  {result}", one.name, one.took.as_secs_f64());
+    }
+    let failed = told.iter().filter(|one| one.error.is_some()).count();
+    if failed == 0 {
+        return Ok(());
+    }
+    fail(format!("{failed} of {} scenarios failed", told.len()))
+}
+
+/// Ctrl-C and SIGTERM remove the machines before they end this program.
+pub fn clean_up_on_interrupt(folder: &Folder) {
+    use nix::sys::signal::{SigSet, Signal};
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    // Before any other thread: threads inherit the mask, and programs that are started get an empty one.
+    if attempted(signals.thread_block(), "wait for signals").is_err() {
+        return;
+    }
+    let folder = folder.clone();
+    std::thread::spawn(move || {
+        if signals.wait().is_ok() {
+            eprintln!("\nlab: interrupted; removing the machines");
+            if let Err(error) = clean_up(&folder) {
+                eprintln!("lab: {error}; `cargo xtask lab down` tries again");
+            }
+            std::process::exit(130);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_unknown_ones_are_refused() {
+        let names: BTreeSet<_> = all().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), all().count());
+        let all_names = Selection::parse(&["all".to_owned()], false).expect("all");
+        assert_eq!(all_names.scenarios.len(), names.len());
+        let error = Selection::parse(&["nonsense".to_owned()], false).err().expect("refused").to_string();
+        assert!(error.contains("nonsense") && error.contains("--list"), "{error}");
+        assert!(Selection::parse(&[], false).is_err());
+    }
+}

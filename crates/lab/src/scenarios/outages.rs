@@ -1,0 +1,6 @@
+//! outages
+
+use super::{Needs, Scenario};
+
+/// See the module.
+pub const SCENARIOS: &[Scenario] = &[];

@@ -1,0 +1,6 @@
+//! timing
+
+use super::{Needs, Scenario};
+
+/// See the module.
+pub const SCENARIOS: &[Scenario] = &[];
