@@ -7,7 +7,7 @@ use kubestrap_lab::lab::{Lab, Options, clean_up};
 use kubestrap_lab::machine::{Machine, init, start};
 use kubestrap_lab::scenarios::{self, Selection};
 use kubestrap_lab::state::Lock;
-use kubestrap_lab::{Result, fail};
+use kubestrap_lab::{Result, fail, logs};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
@@ -123,7 +123,11 @@ impl Up {
             return fail(scenarios::no_kubernetes(folder));
         }
         let mut lab = Lab::open(self.programs.options(folder, false)?)?;
-        scenarios::cluster_of(&mut lab, self.workers)?;
+        scenarios::clean_up_on_interrupt(folder);
+        if let Err(error) = scenarios::cluster_of(&mut lab, self.workers) {
+            let place = logs::collect(&lab.machines(), &folder.logs(), "up")?;
+            return fail(format!("{error}\nlogs of all machines: {}", place.display()));
+        }
         lab.keep()?;
         println!("\nIt stays up. Talk to it:");
         println!("  cargo xtask lab shell m1 -- kubectl get nodes -o wide");

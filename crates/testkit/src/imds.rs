@@ -79,6 +79,17 @@ pub struct Role {
     pub expiration: String,
 }
 
+impl Role {
+    fn field(&self) -> (String, String) {
+        let document = json!({
+            "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-01-01T00:00:00Z",
+            "AccessKeyId": self.access_key_id, "SecretAccessKey": self.secret_access_key,
+            "Token": self.token, "Expiration": self.expiration,
+        });
+        (format!("meta-data/iam/security-credentials/{}", self.name), document.to_string())
+    }
+}
+
 /// One fault.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -161,7 +172,7 @@ impl Imds {
     }
 
     fn answer(&self, request: &Request) -> (u16, String) {
-        let Some(path) = request.path.strip_prefix("/latest/") else { return (404, String::new()) };
+        let Some(path) = versioned(&request.path) else { return (404, String::new()) };
         if path == "api/token" {
             return self.token(request);
         }
@@ -224,39 +235,54 @@ impl Handler for Imds {
     }
 }
 
+/// What follows the version: `latest`, or a date, which cloud-init asks for.
+fn versioned(path: &str) -> Option<&str> {
+    let (version, rest) = path.strip_prefix('/')?.split_once('/')?;
+    let is_date = version.len() == 10 && version.chars().all(|c| c.is_ascii_digit() || c == '-');
+    (version == "latest" || is_date).then_some(rest)
+}
+
 impl Instance {
+    /// The text of a path, or the list of what is below it: folders with a slash, as the service lists them.
     fn get(&self, path: &str) -> Option<String> {
-        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-        match path {
-            "user-data" => self.user_data.clone(),
-            "dynamic/instance-identity/document" => serde_json::to_string_pretty(&self.document()).ok(),
-            "meta-data/instance-id" => some(&self.instance_id),
-            "meta-data/instance-type" => some(&self.instance_type),
-            "meta-data/ami-id" => some(&self.image_id),
-            "meta-data/local-ipv4" => some(&self.private_ip),
-            "meta-data/local-hostname" | "meta-data/hostname" => some(&self.local_hostname),
-            "meta-data/placement/region" => some(&self.region),
-            "meta-data/placement/availability-zone" => some(&self.availability_zone),
-            "meta-data/tags/instance" => {
-                self.tags.as_ref().map(|tags| tags.keys().cloned().collect::<Vec<_>>().join("\n"))
-            }
-            "meta-data/iam/security-credentials" => self.role.as_ref().map(|role| role.name.clone()),
-            other => self.nested(other),
+        let fields = self.fields();
+        if let Some(text) = fields.get(path) {
+            return Some(text.clone());
         }
+        let mut names: Vec<String> = Vec::new();
+        for rest in fields.keys().filter_map(|key| key.strip_prefix(path)?.strip_prefix('/')) {
+            let name = rest.split_once('/').map_or_else(|| rest.to_owned(), |(folder, _)| format!("{folder}/"));
+            if names.last() != Some(&name) {
+                names.push(name);
+            }
+        }
+        (!names.is_empty()).then(|| names.join("\n"))
     }
 
-    fn nested(&self, path: &str) -> Option<String> {
-        if let Some(tag) = path.strip_prefix("meta-data/tags/instance/") {
-            return self.tags.as_ref()?.get(tag).cloned();
+    fn fields(&self) -> BTreeMap<String, String> {
+        let mut fields: BTreeMap<String, String> = [
+            ("meta-data/instance-id", &self.instance_id),
+            ("meta-data/instance-type", &self.instance_type),
+            ("meta-data/ami-id", &self.image_id),
+            ("meta-data/local-ipv4", &self.private_ip),
+            ("meta-data/local-hostname", &self.local_hostname),
+            ("meta-data/hostname", &self.local_hostname),
+            ("meta-data/placement/region", &self.region),
+            ("meta-data/placement/availability-zone", &self.availability_zone),
+        ]
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(path, text)| (path.to_owned(), text.clone()))
+        .collect();
+        if let Ok(document) = serde_json::to_string_pretty(&self.document()) {
+            fields.insert("dynamic/instance-identity/document".to_owned(), document);
         }
-        let name = path.strip_prefix("meta-data/iam/security-credentials/")?;
-        let role = self.role.as_ref().filter(|role| role.name == name)?;
-        let document = json!({
-            "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-01-01T00:00:00Z",
-            "AccessKeyId": role.access_key_id, "SecretAccessKey": role.secret_access_key,
-            "Token": role.token, "Expiration": role.expiration,
-        });
-        Some(document.to_string())
+        fields.extend(self.user_data.clone().map(|text| ("user-data".to_owned(), text)));
+        for (name, value) in self.tags.iter().flatten() {
+            fields.insert(format!("meta-data/tags/instance/{name}"), value.clone());
+        }
+        fields.extend(self.role.as_ref().map(Role::field));
+        fields
     }
 
     fn document(&self) -> Value {
@@ -275,4 +301,30 @@ impl Instance {
 /// When it can not be read or has unknown keys.
 pub fn load(path: &std::path::Path) -> io::Result<Config> {
     serde_saphyr::from_str(&files::read_text(path)?).map_err(|e| io::Error::other(format!("{}: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_a_text_or_a_list() {
+        let mut instance = Instance { instance_id: "i-1".into(), region: "r".into(), ..Instance::default() };
+        instance.tags = Some([("Name".to_owned(), "a".to_owned()), ("team".to_owned(), "b".to_owned())].into());
+        assert_eq!(instance.get("meta-data/instance-id").as_deref(), Some("i-1"));
+        assert_eq!(instance.get("meta-data").as_deref(), Some("instance-id\nplacement/\ntags/"));
+        assert_eq!(instance.get("meta-data/tags/instance").as_deref(), Some("Name\nteam"));
+        assert_eq!(instance.get("meta-data/tags/instance/team").as_deref(), Some("b"));
+        assert_eq!(
+            (instance.get("user-data"), instance.get("meta-data/inst"), instance.get("meta-data/iam")),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn a_version_is_latest_or_a_date() {
+        assert_eq!(versioned("/latest/meta-data/"), Some("meta-data/"));
+        assert_eq!(versioned("/2018-09-24/user-data"), Some("user-data"));
+        assert_eq!((versioned("/newest/x"), versioned("latest/x"), versioned("/latest")), (None, None, None));
+    }
 }

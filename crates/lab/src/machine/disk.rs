@@ -207,7 +207,7 @@ fn baked(machine: &Machine, spec: &Spec) -> String {
     if spec.metadata {
         config["identity"] = json!("ec2");
         config["s3"] = json!({ "endpoint": format!("http://{aws}:5000"), "region": "us-east-1" });
-        config["ec2_endpoint"] = json!(format!("http://{aws}:5000"));
+        config["aws"] = json!({ "ec2_endpoint": format!("http://{aws}:5000") });
     } else {
         config["identity"] = json!("host");
     }

@@ -74,7 +74,10 @@ fn disk(plan: &Plan, root: &Path) -> Result<()> {
 
 fn kernel(plan: &Plan, root: &Path) -> Result<()> {
     put("proc", &root.join("proc"), "proc", plain(), "")?;
-    put("sysfs", &root.join("sys"), "sysfs", plain(), "")?;
+    match &plan.instance {
+        Some(id) => instance_sysfs(root, id)?,
+        None => put("sysfs", &root.join("sys"), "sysfs", plain(), "")?,
+    }
     let groups = root.join("sys/fs/cgroup");
     let hierarchies = plan.hierarchies();
     if crate::cgroups::pure_v2(&hierarchies) {
@@ -89,6 +92,26 @@ fn kernel(plan: &Plan, root: &Path) -> Result<()> {
     }
     put("tmpfs", &root.join("run"), "tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=755")?;
     folder(&root.join("run/lock"))
+}
+
+/// A `/sys` that says "EC2". cloud-init speaks IMDSv2 only where it is sure of that, and believes no firmware in a
+/// container; but it believes `/sys/hypervisor/uuid`, which EC2's Xen instances have. Nothing can be added to a sysfs:
+/// this is a tmpfs with every folder of the real one bound into it.
+fn instance_sysfs(root: &Path, id: &str) -> Result<()> {
+    let (real, sys) = (root.join("mnt"), root.join("sys"));
+    put("sysfs", &real, "sysfs", plain(), "")?;
+    put("tmpfs", &sys, "tmpfs", plain(), "mode=755")?;
+    for entry in attempted(std::fs::read_dir(&real), "read sysfs")? {
+        let entry = entry?;
+        folder(&sys.join(entry.file_name()))?;
+        bind(&entry.path(), &sys.join(entry.file_name()))?;
+    }
+    attempted(nix::mount::umount(&real), "unmount sysfs")?;
+    let hypervisor = sys.join("hypervisor");
+    if hypervisor.is_dir() {
+        put("tmpfs", &hypervisor, "tmpfs", plain(), "mode=755")?;
+    }
+    tree::write(&hypervisor.join("uuid"), format!("ec2{}\n", &id[3..]), 0o444)
 }
 
 fn devices(dev: &Path) -> Result<()> {

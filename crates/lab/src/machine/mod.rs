@@ -227,7 +227,8 @@ impl Machine {
         Ok(())
     }
 
-    fn has_metadata(&self) -> bool {
+    /// Whether it has an IMDS: bare metal has none.
+    pub fn has_metadata(&self) -> bool {
         !self.folder().join("bare-metal").exists()
     }
 

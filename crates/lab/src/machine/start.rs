@@ -30,6 +30,8 @@ pub struct Plan {
     pub tree: PathBuf,
     /// The machine's folder.
     pub home: PathBuf,
+    /// A UUID, when it is to look like an EC2 instance.
+    pub instance: Option<String>,
     /// Folders and programs bound over paths of the machine: here, there.
     pub binds: Vec<(PathBuf, String)>,
     /// Control groups: mount point, type, options.
@@ -46,6 +48,7 @@ impl Plan {
             name: machine.name().to_owned(),
             network: network::namespace(machine.name()),
             tree: machine.shared.folder.tree(),
+            instance: machine.has_metadata().then(super::random_uuid),
             binds: folders.chain(programs).collect(),
             hierarchies: hierarchies.map(|h| (h.mount.clone(), h.kind.clone(), h.options.clone())).collect(),
             home,

@@ -65,7 +65,7 @@ pub fn await_ready(lab: &Lab, master: &Machine, machine: &Machine) -> Result<Dur
 
 /// The name of a machine's Node: its private DNS name on EC2.
 pub fn node_name(machine: &Machine) -> String {
-    if machine.folder().join("bare-metal").exists() { machine.name().to_owned() } else { machine.dns_name() }
+    if machine.has_metadata() { machine.dns_name() } else { machine.name().to_owned() }
 }
 
 /// What must hold of every cluster, whatever happened: one init that was recorded, one CA, one register.

@@ -109,6 +109,7 @@ ExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELE
         "datasource_list: [Ec2]
 datasource: { Ec2: { strict_id: false, timeout: 5, max_wait: 120 } }
 network: { config: disabled }
+locale: false
 ",
     ),
 ];

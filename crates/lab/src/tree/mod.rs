@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const SUITE: &str = "bookworm";
 const NEWER_SUITE: &str = "forky";
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,iptables,nftables,conntrack,ethtool,socat,runc,kmod,procps,\
-                        ca-certificates,isc-dhcp-client,curl,jq,mount,openssl";
+                        ca-certificates,curl,jq,mount,openssl";
 /// Installed by apt afterwards: debootstrap cannot order what Python packages need.
 const LATER_PACKAGES: &str = "cloud-init";
 /// What is taken from the newer suite, without its dependencies.
@@ -149,6 +149,8 @@ fn furnish(tree: &Path) -> Result<()> {
     for unit in ["containerd.service", "kubelet.service"] {
         link(&format!("/usr/lib/systemd/system/{unit}"), &wants.join(unit))?;
     }
+    // The network is there already: cloud-init would ask for an address for five minutes.
+    let _ = std::fs::remove_file(tree.join("usr/sbin/dhclient"));
     // Debian's CNI plugins are where nobody looks for them.
     link("/usr/lib/cni", &tree.join("opt/cni/bin"))?;
     for folder in ["var/lib/etcd", "etc/kubernetes/manifests", "etc/cni/net.d"] {
