@@ -2,11 +2,11 @@
 
 use crate::process::{cargo, check, programs};
 use clap::{Args, Subcommand};
+use kubestrap_lab::claim::Lock;
 use kubestrap_lab::folder::{self, Folder};
 use kubestrap_lab::lab::{Lab, Options, clean_up};
 use kubestrap_lab::machine::{Machine, init, start};
 use kubestrap_lab::scenarios::{self, Selection};
-use kubestrap_lab::state::Lock;
 use kubestrap_lab::{Result, fail, logs};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;

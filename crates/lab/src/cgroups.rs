@@ -70,10 +70,6 @@ pub fn make(hierarchies: &[Hierarchy], machine: &str) -> Result<()> {
                 inherit_cpuset(&parent, &place)?;
             }
         }
-        if hierarchy.kind == "cgroup2" {
-            // The machine's systemd hands them out further.
-            let _ = std::fs::read_to_string(place.join("cgroup.controllers"));
-        }
     }
     Ok(())
 }
@@ -110,6 +106,31 @@ pub fn enter(hierarchies: &[Hierarchy], machine: &str) -> Result<()> {
     Ok(())
 }
 
+/// Processes in groups of any machine.
+pub fn inhabitants(hierarchies: &[Hierarchy]) -> Vec<i32> {
+    let mut found = Vec::new();
+    for hierarchy in hierarchies {
+        inhabitants_of(&hierarchy.mount.join(GROUP), &mut found);
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn inhabitants_of(group: &Path, found: &mut Vec<i32>) {
+    let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    // A process of another namespace is shown as 0.
+    found.extend(text.lines().filter_map(|pid| pid.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    for child in children(group) {
+        inhabitants_of(&child, found);
+    }
+}
+
+fn children(group: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(group).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
+
 /// Removes the machine's groups, or those of all machines, once nobody is in them; nothing when there are none.
 pub fn remove(hierarchies: &[Hierarchy], machine: Option<&str>) {
     for hierarchy in hierarchies {
@@ -124,9 +145,8 @@ pub fn remove(hierarchies: &[Hierarchy], machine: Option<&str>) {
 
 /// A group is removed with rmdir, its children first; its files are not files.
 fn remove_tree(group: &Path) -> bool {
-    let children = std::fs::read_dir(group).into_iter().flatten().flatten();
-    for child in children.filter(|child| child.file_type().is_ok_and(|kind| kind.is_dir())) {
-        remove_tree(&child.path());
+    for child in children(group) {
+        remove_tree(&child);
     }
     std::fs::remove_dir(group).is_ok()
 }

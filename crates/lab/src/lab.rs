@@ -1,11 +1,12 @@
 //! All of it together: a lab that is opened, given machines, and closed.
 
+use crate::claim::{Claim, Lock};
 use crate::fabric::{Fabric, instance};
 use crate::folder::Folder;
-use crate::machine::{Machine, Shared, Spec, disk};
-use crate::state::{Lock, State};
+use crate::machine::{Machine, Shared, Spec};
+use crate::state::{Process, State};
 use crate::tree::images;
-use crate::{Result, attempted, cgroups, fail, needs, network, sysctls, tree};
+use crate::{Result, attempted, cgroups, fail, mounts, needs, network, sysctls, tree};
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -43,18 +44,18 @@ impl Lab {
     /// # Errors
     /// When something is missing, another lab is up, or something cannot be started.
     pub fn open(options: Options) -> Result<Lab> {
-        let lock = Lock::take(&options.folder)?;
         needs::check(&options.folder)?;
-        let old = State::load(&options.folder);
-        if old.kept && old.machines.values().any(|machine| machine.init.is_some_and(|init| init.alive())) {
+        let lock = Lock::take(&options.folder)?;
+        if State::load(&options.folder).is_kept() {
             return fail("a lab is up; `cargo xtask lab status` shows it, `cargo xtask lab down` removes it");
         }
         clean_up(&options.folder)?;
         let began = Instant::now();
         let say = |line: &str| println!("[{:6.1} s] {line}", began.elapsed().as_secs_f64());
         tree::build(&options.folder, &say)?;
-        let state = State { sysctls: sysctls::now(), ..State::default() };
+        let state = State::default();
         state.save(&options.folder)?;
+        Claim { folder: options.folder.path().to_owned(), sysctls: sysctls::now() }.save()?;
         sysctls::raise();
         network::up()?;
         let shared = Rc::new(Shared {
@@ -203,37 +204,46 @@ fn programs(options: &Options) -> Vec<(String, PathBuf)> {
 }
 
 /// Removes everything a lab made but the cache: machines, servers, network, mounts, control groups, settings of the
-/// kernel. Works from what is written down and from names, so it does the same after a crash; nothing when there is
-/// nothing.
+/// kernel. Works from what is written down and from names, so it does the same after a crash, and after a crash of a lab
+/// with another folder; nothing when there is nothing.
 ///
 /// # Errors
 /// When a folder cannot be removed.
 pub fn clean_up(folder: &Folder) -> Result<()> {
-    let state = State::load(folder);
-    for process in state.machines.values().filter_map(|machine| machine.init).chain(state.servers.values().copied()) {
-        process.kill();
+    let claim = Claim::load();
+    let mut folders = vec![folder.clone()];
+    folders.extend(claim.iter().map(|claim| Folder::at(&claim.folder)).filter(|other| other != folder));
+    for state in folders.iter().map(State::load) {
+        let machines = state.machines.values().filter_map(|machine| machine.init);
+        machines.chain(state.servers.values().copied()).for_each(|process| process.kill());
     }
-    // Whatever is not written down lives in one of our network namespaces.
+    let hierarchies = cgroups::hierarchies()?;
+    // Whatever is not written down lives in one of our network namespaces, or is on its way there from our groups.
+    kill_all(|| cgroups::inhabitants(&hierarchies));
     for name in network::namespaces().unwrap_or_default() {
-        kill_inhabitants(&name);
+        kill_all(|| network::inhabitants(&name));
     }
     network::down();
-    if let Ok(machines) = std::fs::read_dir(folder.run().join("nodes")) {
-        machines.flatten().for_each(|machine| disk::unmount(&machine.path()));
+    folders.iter().for_each(|folder| mounts::unmount_below(&folder.run()));
+    cgroups::remove(&hierarchies, None);
+    if let Some(claim) = &claim {
+        sysctls::restore(&claim.sysctls);
     }
-    cgroups::remove(&cgroups::hierarchies()?, None);
-    sysctls::restore(&state.sysctls);
-    attempted(crate::folder::remove(&folder.run()), "remove what the lab left")
+    folders
+        .iter()
+        .try_for_each(|folder| attempted(crate::folder::remove(&folder.run()), "remove what the lab left"))?;
+    Claim::forget();
+    Ok(())
 }
 
-fn kill_inhabitants(namespace: &str) {
+/// Kills until nobody is left; a process that hangs in the kernel is given up after a while.
+fn kill_all(who: impl Fn() -> Vec<i32>) {
     let began = Instant::now();
     loop {
-        let processes: Vec<_> =
-            network::inhabitants(namespace).into_iter().filter_map(crate::state::Process::of).collect();
+        let processes: Vec<_> = who().into_iter().filter_map(Process::of).collect();
         if processes.is_empty() || began.elapsed() > Duration::from_secs(20) {
             return;
         }
-        processes.iter().for_each(|process| process.kill());
+        processes.iter().for_each(Process::kill);
     }
 }

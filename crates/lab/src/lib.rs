@@ -5,15 +5,17 @@
 //! | module | what |
 //! |---|---|
 //! | [`folder`], [`state`] | where everything lies; what runs, so that a crashed lab is cleaned up |
+//! | [`claim`] | who has the lab of this machine, and what it took from the kernel |
 //! | [`needs`] | what this machine lacks, all at once |
 //! | [`tree`] | the root tree every machine begins with, and the container images |
-//! | [`cgroups`], [`network`], [`sysctls`] | what machines take from the kernel, and give back |
+//! | [`cgroups`], [`mounts`], [`network`], [`sysctls`] | what machines take from the kernel, and give back |
 //! | [`machine`] | one node: its disk, its start, its power cut, commands in it |
 //! | [`fabric`] | what surrounds it: IMDS, S3 and EC2 |
 //! | [`lab`] | all of it together |
 //! | [`scenarios`] | stories that are told with it |
 
 pub mod cgroups;
+pub mod claim;
 pub mod command;
 pub mod fabric;
 pub mod folder;
@@ -21,6 +23,7 @@ pub mod http;
 pub mod lab;
 pub mod logs;
 pub mod machine;
+pub mod mounts;
 pub mod needs;
 pub mod network;
 pub mod scenarios;

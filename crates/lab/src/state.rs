@@ -2,11 +2,8 @@
 
 use crate::folder::Folder;
 use crate::{Result, attempted};
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// A killed process is gone within this time, or hangs in the kernel.
@@ -61,8 +58,6 @@ pub struct Saved {
 pub struct State {
     /// Left up on purpose (`lab up`, `--keep`).
     pub kept: bool,
-    /// Settings of the kernel as they were.
-    pub sysctls: BTreeMap<String, String>,
     /// Machines by name.
     pub machines: BTreeMap<String, Saved>,
     /// Servers by name.
@@ -89,37 +84,14 @@ impl State {
         attempted(std::fs::rename(&fresh, &path), format!("write {}", path.display()))
     }
 
+    /// Whether it was left up on purpose, and is still there.
+    pub fn is_kept(&self) -> bool {
+        self.kept && self.machines.values().any(|machine| machine.init.is_some_and(|init| init.alive()))
+    }
+
     /// The number a new machine gets: addresses below 11 are the fabric's.
     pub fn free_number(&self) -> Option<u8> {
         (11..=250).find(|number| self.machines.values().all(|machine| machine.number != *number))
-    }
-}
-
-/// One lab at a time.
-pub struct Lock(#[allow(dead_code, reason = "held")] Flock<File>);
-
-impl Lock {
-    /// Takes the lock.
-    ///
-    /// # Errors
-    /// When another lab has it, with its process.
-    pub fn take(folder: &Folder) -> Result<Lock> {
-        let path: PathBuf = folder.path().join("lock");
-        attempted(std::fs::create_dir_all(folder.path()), format!("make {}", folder.path().display()))?;
-        let file = attempted(
-            File::options().create(true).truncate(false).read(true).write(true).open(&path),
-            format!("open {}", path.display()),
-        )?;
-        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, _)) => {
-                let holder = std::fs::read_to_string(&path).unwrap_or_default();
-                let what = format!("process {} has the lab ({}); wait for it", holder.trim(), path.display());
-                return crate::fail(what);
-            }
-        };
-        attempted(std::fs::write(&path, format!("{}\n", std::process::id())), format!("write {}", path.display()))?;
-        Ok(Lock(lock))
     }
 }
 
@@ -147,16 +119,5 @@ mod tests {
         assert_eq!(state.free_number(), Some(12));
         std::fs::write(folder.run().join("state.json"), "{").expect("write");
         assert_eq!(State::load(&folder), State::default());
-    }
-
-    #[test]
-    fn there_is_one_lab_at_a_time() {
-        let place = tempfile::tempdir().expect("folder");
-        let folder = Folder::at(place.path());
-        let first = Lock::take(&folder).expect("first");
-        let error = Lock::take(&folder).err().expect("second").to_string();
-        assert!(error.contains(&std::process::id().to_string()), "{error}");
-        drop(first);
-        Lock::take(&folder).expect("third");
     }
 }

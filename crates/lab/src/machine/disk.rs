@@ -3,8 +3,8 @@
 
 use super::{Boot, Machine, Spec};
 use crate::tree::{link, write};
-use crate::{Result, attempted, cgroups, command, fail, folder, network};
-use nix::mount::{MntFlags, MsFlags};
+use crate::{Result, attempted, cgroups, command, fail, folder, mounts, network};
+use nix::mount::MsFlags;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,7 @@ pub fn mount(machine: &Machine) -> Result<()> {
     let home = machine.folder();
     let Ok(size) = std::fs::read_to_string(home.join("disk-mib")) else { return Ok(()) };
     let disk = home.join("disk");
-    if is_mounted(&disk) {
+    if mounts::is_mounted(&disk) {
         return Ok(());
     }
     let options = format!("size={size}m,mode=755");
@@ -57,24 +57,11 @@ pub fn mount(machine: &Machine) -> Result<()> {
     )
 }
 
-fn is_mounted(path: &Path) -> bool {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    text.lines().any(|line| line.split(' ').nth(4).is_some_and(|mount| Path::new(mount) == path))
-}
-
 /// Removes the disk; nothing when there is none.
 pub fn remove(machine: &Machine) -> Result<()> {
     let home = machine.folder();
-    unmount(&home);
+    mounts::unmount_below(&home);
     folder::remove(&home)
-}
-
-/// Unmounts what is mounted below a machine's folder.
-pub fn unmount(home: &Path) {
-    let disk = home.join("disk");
-    if is_mounted(&disk) {
-        let _ = nix::mount::umount2(&disk, MntFlags::MNT_DETACH);
-    }
 }
 
 /// Containerd's folder: layers never change and are hard links; its data bases are copied.

@@ -76,7 +76,7 @@ impl Selection {
     /// When Kubernetes is needed and not there.
     pub fn possible(mut self, folder: &Folder) -> Result<Option<Selection>> {
         if self.ci
-            && let Err(error) = needs::allowed()
+            && let Err(error) = needs::allowed(folder)
         {
             println!("lab: skipped: {error}");
             return Ok(None);
