@@ -8,6 +8,7 @@ use crate::state::{Process, State};
 use crate::tree::images;
 use crate::{Result, attempted, cgroups, fail, mounts, needs, network, sysctls, tree};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ pub struct Lab {
     keep: bool,
     began: Instant,
     api: Option<Machine>,
+    /// What one scenario leaves for the next.
+    pub notes: BTreeMap<String, String>,
     _lock: Lock,
 }
 
@@ -68,7 +71,7 @@ impl Lab {
             folder: options.folder,
         });
         let fabric = Fabric::new(shared.clone(), &options.programs);
-        let mut lab = Lab { shared, fabric, keep: options.keep, began, api: None, _lock: lock };
+        let mut lab = Lab { shared, fabric, keep: options.keep, began, api: None, notes: BTreeMap::new(), _lock: lock };
         let template = images::template(&mut lab)?;
         *lab.shared.images.borrow_mut() = template;
         lab.fabric.start_aws()?;
@@ -168,6 +171,7 @@ impl Lab {
     /// When a disk cannot be removed.
     pub fn clear(&mut self) -> Result<()> {
         self.api = None;
+        self.notes.clear();
         self.machines().iter().try_for_each(Machine::remove)
     }
 

@@ -32,6 +32,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// What it cannot do without.
     pub needs: Needs,
+    /// Whether it leaves the shared cluster ([`support::SHARED`]) whole, which then stays for the next one that shares.
+    pub shares: bool,
     /// Tells it.
     pub run: fn(&mut Lab) -> Result<()>,
 }
@@ -128,17 +130,24 @@ pub fn run(options: Options, selection: &Selection) -> Result<()> {
     let mut told = Vec::new();
     for needs in [Needs::Nothing, Needs::Kubernetes] {
         let chosen: Vec<_> = selection.scenarios.iter().filter(|scenario| scenario.needs == needs).collect();
-        let Some((last, _)) = chosen.split_last() else { continue };
+        if chosen.is_empty() {
+            continue;
+        }
         let kubernetes = options.kubernetes.clone().filter(|_| needs == Needs::Kubernetes);
         let mut lab = Lab::open(Options { kubernetes, keep: false, ..options.clone() })?;
-        for scenario in &chosen {
+        for (number, scenario) in chosen.iter().enumerate() {
             told.push(tell(&mut lab, scenario)?);
-            if options.keep && std::ptr::eq(**scenario, **last) {
-                println!("\nThe machines stay up: `cargo xtask lab shell NAME`, `cargo xtask lab down`.");
-                lab.keep()?;
-                break;
+            let next = chosen.get(number + 1);
+            let failed = told.last().is_some_and(|one| one.error.is_some());
+            match next {
+                None if options.keep => {
+                    println!("\nThe machines stay up: `cargo xtask lab shell NAME`, `cargo xtask lab down`.");
+                    lab.keep()?;
+                    break;
+                }
+                Some(next) if scenario.shares && next.shares && !failed => support::only_master(&mut lab)?,
+                _ => lab.clear()?,
             }
-            lab.clear()?;
         }
     }
     table(&told)

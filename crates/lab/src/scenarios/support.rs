@@ -12,6 +12,9 @@ pub const READY: Duration = Duration::from_secs(240);
 /// The bucket of all scenarios; each has a cluster of its own name.
 pub const BUCKET: &str = "acme-clusters";
 
+/// The cluster that scenarios share.
+pub const SHARED: &str = "shared";
+
 /// A file of `cloud-init/`, with the names of this lab instead of the examples'.
 pub fn user_data(file: &str, cluster: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cloud-init").join(file);
@@ -39,10 +42,11 @@ pub fn one_master(lab: &mut Lab, cluster: &str, more: &str) -> Result<Machine> {
     Ok(master)
 }
 
-/// What `kubestrap status` says of the phase.
-pub fn phase(machine: &Machine) -> String {
+/// Whether `kubestrap status` says that this machine is a node and its agent runs.
+pub fn says_complete(machine: &Machine) -> bool {
     let status = machine.status().unwrap_or_default();
-    status["report"]["phase"].as_str().or(status["phase"].as_str()).unwrap_or_default().to_owned()
+    let ready = status["kubernetes"].as_str().is_some_and(|text| text.starts_with("Ready"));
+    status["complete"] == true && status["agent_running"] == true && ready
 }
 
 /// The Ready condition of a machine's Node, as the cluster's administrator sees it.
@@ -58,8 +62,8 @@ fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
 /// Waits until kubectl calls the machine's Node Ready, and kubestrap itself says so too.
 pub fn await_ready(lab: &Lab, master: &Machine, machine: &Machine) -> Result<Duration> {
     let took = machine.until("to be a Ready node", READY, |machine| is_ready(master, &node_name(machine)))?;
-    machine.until("to call itself ready", READY, |machine| phase(machine) == "ready")?;
-    lab.say(&format!("{} is Ready after {:.1} s more", machine.name(), took.as_secs_f64()));
+    machine.until("to call itself complete", READY, says_complete)?;
+    lab.say(&format!("{} is Ready ({:.1} s later)", machine.name(), took.as_secs_f64()));
     Ok(took)
 }
 
@@ -74,12 +78,53 @@ pub fn one_cluster(lab: &Lab, cluster: &str, master: &Machine) -> Result<()> {
         return fail("there is no cluster register");
     };
     expect(register["state"] == "established", &format!("the register is established: {register}"))?;
-    let own = master.shell("kubestrap status --output json | jq -r .ca_sha256").unwrap_or_default();
     let spki =
         "openssl x509 -in /etc/kubernetes/pki/ca.crt -noout -pubkey | openssl pkey -pubin -outform DER | sha256sum";
     let on_disk = master.shell(spki)?;
     let on_disk = format!("sha256:{}", on_disk.split_whitespace().next().unwrap_or_default());
-    expect(register["ca_sha256"] == Value::from(on_disk.clone()), &format!("{register} has the CA {on_disk} ({own})"))
+    expect(register["ca_sha256"] == Value::from(on_disk.clone()), &format!("{register} has the CA {on_disk}"))
+}
+
+/// How often an entry stands in the machine's journal.
+pub fn entries(machine: &Machine, entry: &str) -> usize {
+    machine.journal().iter().filter(|line| line["entry"] == entry).count()
+}
+
+/// The cluster that scenarios share when they leave it whole: its master, and when its first token ends.
+pub fn shared(lab: &mut Lab) -> Result<Machine> {
+    if let Some(master) = lab.machines().into_iter().find(|machine| machine.name() == "m1" && machine.is_on()) {
+        return Ok(master);
+    }
+    let master = one_master(lab, SHARED, "join:\n  token_ttl: 10m\n")?;
+    let Some(bundle) = lab.fabric().object(&format!("{BUCKET}/k8s/{SHARED}/join/worker.json"))? else {
+        return fail("a master that is ready has published no join bundle");
+    };
+    for key in ["token", "expires_at"] {
+        lab.notes.insert(key.to_owned(), bundle[key].as_str().unwrap_or_default().to_owned());
+    }
+    Ok(master)
+}
+
+/// Removes the workers of the shared cluster, and their Nodes.
+pub fn only_master(lab: &mut Lab) -> Result<()> {
+    for machine in lab.machines() {
+        if machine.name() != "m1" {
+            machine.remove()?;
+        }
+    }
+    let master = shared(lab)?;
+    master.shell("kubectl delete nodes -l '!node-role.kubernetes.io/control-plane'").map(drop)
+}
+
+/// A new worker of the shared cluster, powered off.
+pub fn shared_worker(lab: &mut Lab, name: &str) -> Result<Machine> {
+    let spec = worker(name, SHARED)?;
+    lab.machine(&spec)
+}
+
+/// What kubestrap said on a machine, since it booted.
+pub fn log(machine: &Machine) -> String {
+    machine.shell("journalctl -u kubestrap --no-pager -o cat").unwrap_or_default()
 }
 
 /// Fails with these words unless it is so.
