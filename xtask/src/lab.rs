@@ -7,7 +7,7 @@ use kubestrap_lab::folder::{self, Folder};
 use kubestrap_lab::lab::{Lab, Options, clean_up};
 use kubestrap_lab::machine::{Machine, init, start};
 use kubestrap_lab::scenarios::{self, Selection};
-use kubestrap_lab::{Result, fail, logs};
+use kubestrap_lab::{Result, fail, interrupt, logs, needs};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
@@ -103,6 +103,8 @@ impl LabArgs {
 impl Programs {
     fn options(self, folder: &Folder, keep: bool) -> Result<Options> {
         let own = programs()?;
+        // Before a build of minutes, not after it.
+        needs::check(folder)?;
         if self.kubestrap.is_none() || self.programs.is_none() {
             check(&mut cargo(&["build", "--workspace", "--all-targets"]))?;
         }
@@ -122,8 +124,8 @@ impl Up {
         if folder::kubernetes(folder).is_none() {
             return fail(scenarios::no_kubernetes(folder));
         }
+        interrupt::listen(folder)?;
         let mut lab = Lab::open(self.programs.options(folder, false)?)?;
-        scenarios::clean_up_on_interrupt(folder);
         if let Err(error) = scenarios::cluster_of(&mut lab, self.workers) {
             let place = logs::collect(&lab.machines(), &folder.logs(), "up")?;
             return fail(format!("{error}\nlogs of all machines: {}", place.display()));
@@ -178,7 +180,7 @@ impl Run {
         }
         let selection = Selection::parse(&self.scenarios, self.ci)?;
         let Some(selection) = selection.possible(folder)? else { return Ok(()) };
-        scenarios::clean_up_on_interrupt(folder);
+        interrupt::listen(folder)?;
         scenarios::run(self.programs.options(folder, self.keep)?, &selection)
     }
 }

@@ -3,7 +3,7 @@
 use crate::machine::{Machine, Shared, Spec};
 use crate::network::{AWS, METADATA, NAMESPACE, OTHER_S3};
 use crate::state::Process;
-use crate::{Result, attempted, command, fail, http, network};
+use crate::{Result, attempted, command, fail, http, interrupt, network};
 use kubestrap_testkit::moto;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -58,6 +58,7 @@ impl Fabric {
     }
 
     fn serve(&self, name: &str, program: &Command) -> Result<()> {
+        interrupt::check()?;
         self.stop(name)?;
         let log = self.shared.folder.run().join(format!("{name}.log"));
         let output = attempted(File::create(&log), format!("write {}", log.display()))?;
@@ -88,6 +89,7 @@ impl Fabric {
     fn await_answer(&self, name: &str, server: (Ipv4Addr, u16), path: &str) -> Result<()> {
         let began = Instant::now();
         while http::request("GET", server, path, b"").is_err() {
+            interrupt::check()?;
             let process = self.shared.state.borrow().servers.get(name).copied();
             if !process.is_some_and(|process| process.alive()) || began.elapsed() > START {
                 let log = std::fs::read_to_string(self.shared.folder.run().join(format!("{name}.log")));

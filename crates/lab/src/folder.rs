@@ -71,11 +71,13 @@ impl Folder {
     }
 }
 
-/// Removes a folder and what is in it; nothing when it is not there.
+/// Removes a folder and what is in it; nothing when it is not there. What is mounted there is unmounted first: a tree that
+/// was left half-built must not lead into this machine's own /proc.
 ///
 /// # Errors
 /// When something cannot be removed.
 pub fn remove(path: &Path) -> Result<()> {
+    crate::mounts::unmount_below(path);
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             crate::attempted(Err(error), format!("remove {}", path.display()))

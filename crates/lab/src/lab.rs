@@ -6,7 +6,7 @@ use crate::folder::Folder;
 use crate::machine::{Machine, Shared, Spec};
 use crate::state::{Process, State};
 use crate::tree::images;
-use crate::{Result, attempted, cgroups, fail, mounts, needs, network, sysctls, tree};
+use crate::{Result, attempted, cgroups, fail, interrupt, mounts, needs, network, programs, sysctls, tree};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,13 +56,16 @@ impl Lab {
         let began = Instant::now();
         let say = |line: &str| println!("[{:6.1} s] {line}", began.elapsed().as_secs_f64());
         tree::build(&options.folder, &say)?;
+        let programs = programs::of(&options);
+        programs::check(&programs, &options.folder.tree())?;
+        interrupt::check()?;
         let state = State::default();
         state.save(&options.folder)?;
         Claim { folder: options.folder.path().to_owned(), sysctls: sysctls::now() }.save()?;
         sysctls::raise();
         network::up()?;
         let shared = Rc::new(Shared {
-            programs: programs(&options),
+            programs,
             hierarchies: cgroups::hierarchies()?,
             kubernetes: options.kubernetes,
             images: RefCell::default(),
@@ -195,16 +198,6 @@ impl Drop for Lab {
             eprintln!("lab: {error}");
         }
     }
-}
-
-fn programs(options: &Options) -> Vec<(String, PathBuf)> {
-    let mut programs = vec![("/usr/bin/kubestrap".to_owned(), options.kubestrap.clone())];
-    let (place, names): (_, &[&str]) = match &options.kubernetes {
-        Some(kubernetes) => (kubernetes, &["kubeadm", "kubelet", "kubectl"]),
-        None => (&options.programs, &["kubeadm", "kubelet"]),
-    };
-    programs.extend(names.iter().map(|name| (format!("/usr/bin/{name}"), place.join(name))));
-    programs
 }
 
 /// Removes everything a lab made but the cache: machines, servers, network, mounts, control groups, settings of the

@@ -6,7 +6,9 @@
 //! |---|---|
 //! | [`folder`], [`state`] | where everything lies; what runs, so that a crashed lab is cleaned up |
 //! | [`claim`] | who has the lab of this machine, and what it took from the kernel |
+//! | [`interrupt`] | Ctrl-C |
 //! | [`needs`] | what this machine lacks, all at once |
+//! | [`programs`] | what is under test, and whether it starts in a machine |
 //! | [`tree`] | the root tree every machine begins with, and the container images |
 //! | [`cgroups`], [`mounts`], [`network`], [`sysctls`] | what machines take from the kernel, and give back |
 //! | [`machine`] | one node: its disk, its start, its power cut, commands in it |
@@ -20,12 +22,14 @@ pub mod command;
 pub mod fabric;
 pub mod folder;
 pub mod http;
+pub mod interrupt;
 pub mod lab;
 pub mod logs;
 pub mod machine;
 pub mod mounts;
 pub mod needs;
 pub mod network;
+pub mod programs;
 pub mod scenarios;
 pub mod state;
 pub mod sysctls;

@@ -60,7 +60,6 @@ pub fn mount(machine: &Machine) -> Result<()> {
 /// Removes the disk; nothing when there is none.
 pub fn remove(machine: &Machine) -> Result<()> {
     let home = machine.folder();
-    mounts::unmount_below(&home);
     folder::remove(&home)
 }
 

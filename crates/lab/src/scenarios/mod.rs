@@ -9,8 +9,8 @@ mod timing;
 
 use crate::command::tail;
 use crate::folder::{self, Folder, KUBERNETES};
-use crate::lab::{Lab, Options, clean_up};
-use crate::{Result, attempted, fail, logs, needs};
+use crate::lab::{Lab, Options};
+use crate::{Result, fail, interrupt, logs, needs};
 use std::time::{Duration, Instant};
 
 pub use support::cluster_of;
@@ -137,6 +137,7 @@ pub fn run(options: Options, selection: &Selection) -> Result<()> {
         let mut lab = Lab::open(Options { kubernetes, keep: false, ..options.clone() })?;
         for (number, scenario) in chosen.iter().enumerate() {
             told.push(tell(&mut lab, scenario)?);
+            interrupt::check()?;
             let next = chosen.get(number + 1);
             let failed = told.last().is_some_and(|one| one.error.is_some());
             match next {
@@ -182,28 +183,6 @@ fn table(told: &[Told]) -> Result<()> {
         return Ok(());
     }
     fail(format!("{failed} of {} scenarios failed", told.len()))
-}
-
-/// Ctrl-C and SIGTERM remove the machines before they end this program.
-pub fn clean_up_on_interrupt(folder: &Folder) {
-    use nix::sys::signal::{SigSet, Signal};
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    // Before any other thread: threads inherit the mask, and programs that are started get an empty one.
-    if attempted(signals.thread_block(), "wait for signals").is_err() {
-        return;
-    }
-    let folder = folder.clone();
-    std::thread::spawn(move || {
-        if signals.wait().is_ok() {
-            eprintln!("\nlab: interrupted; removing the machines");
-            if let Err(error) = clean_up(&folder) {
-                eprintln!("lab: {error}; `cargo xtask lab down` tries again");
-            }
-            std::process::exit(130);
-        }
-    });
 }
 
 #[cfg(test)]

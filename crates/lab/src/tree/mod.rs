@@ -11,6 +11,7 @@ use crate::{Result, attempted, fail};
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const SUITE: &str = "bookworm";
 const NEWER_SUITE: &str = "forky";
@@ -62,7 +63,7 @@ pub fn build(folder: &Folder, say: &dyn Fn(&str)) -> Result<()> {
     attempted(std::fs::create_dir_all(folder.path()), format!("make {}", folder.path().display()))?;
     say("building the root tree (once; Debian bookworm by debootstrap, some minutes)");
     let mirror = std::env::var(MIRROR).ok().or_else(own_mirror);
-    let mut debootstrap = program("debootstrap", &["--variant=minbase", &format!("--include={PACKAGES}"), SUITE]);
+    let mut debootstrap = builder("debootstrap", &["--variant=minbase", &format!("--include={PACKAGES}"), SUITE]);
     debootstrap.arg(&tree).args(mirror);
     run(&mut debootstrap)?;
     say("adding cloud-init");
@@ -71,6 +72,14 @@ pub fn build(folder: &Folder, say: &dyn Fn(&str)) -> Result<()> {
     newer_packages(&tree)?;
     furnish(&tree)?;
     attempted(std::fs::write(stamp(folder), recipe()), "write the stamp of the root tree")
+}
+
+/// A program that builds the tree. It has its own mounts, and dies with this process, however that dies: debootstrap
+/// mounts /proc, and must not go on in a tree that the next lab builds anew.
+fn builder(name: &str, arguments: &[&str]) -> Command {
+    let mut command = program("setpriv", &["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]);
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", name]).args(arguments);
+    command
 }
 
 /// The mirror this machine installs its own packages from, when it is a Debian.
@@ -106,7 +115,7 @@ fn later_packages(tree: &Path) -> Result<()> {
         "export DEBIAN_FRONTEND=noninteractive; apt-get update -q -o Acquire::Check-Valid-Until=false && \
          apt-get install -q -y --no-install-recommends {LATER_PACKAGES}"
     );
-    run(program("chroot", &[]).arg(tree).args(["sh", "-ec", &script]))?;
+    run(builder("chroot", &[]).arg(tree).args(["sh", "-ec", &script]))?;
     attempted(std::fs::remove_file(&policy), "remove the tree's policy")
 }
 
@@ -121,7 +130,7 @@ fn newer_packages(tree: &Path) -> Result<()> {
         "mkdir -p /newer && cd /newer && apt-get update -q -o Acquire::Check-Valid-Until=false && apt-get download {}",
         names.join(" ")
     );
-    run(program("chroot", &[]).arg(tree).args(["sh", "-ec", &script]))?;
+    run(builder("chroot", &[]).arg(tree).args(["sh", "-ec", &script]))?;
     for package in attempted(std::fs::read_dir(tree.join("newer")), "read the downloaded packages")? {
         let package = package?.path();
         if package.extension().is_some_and(|extension| extension == "deb") {
@@ -130,7 +139,7 @@ fn newer_packages(tree: &Path) -> Result<()> {
     }
     remove(&tree.join("newer"))?;
     attempted(std::fs::remove_file(&sources), "forget the newer suite")?;
-    let version = run(program("chroot", &[]).arg(tree).args(["containerd", "--version"]))?;
+    let version = run(builder("chroot", &[]).arg(tree).args(["containerd", "--version"]))?;
     if version.contains(" 1.") {
         return fail(format!("the tree's containerd is too old for a current kubelet: {}", version.trim()));
     }
