@@ -57,9 +57,13 @@ impl Fabric {
         self.await_answer("moto", (AWS, AWS_PORT), "/moto-api/")
     }
 
-    fn serve(&self, name: &str, program: &Command) -> Result<()> {
+    /// Starts a server in the lab's network, in place of the one with its name; it ends with the lab.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn serve(&self, name: &str, program: &Command) -> Result<()> {
         interrupt::check()?;
-        self.stop(name)?;
+        self.shared.stop(name)?;
         let log = self.shared.folder.run().join(format!("{name}.log"));
         let output = attempted(File::create(&log), format!("write {}", log.display()))?;
         let mut command = Command::new("ip");
@@ -73,16 +77,6 @@ impl Fabric {
         self.shared.children.borrow_mut().push(child);
         self.shared.update(|state| {
             state.servers.insert(name.to_owned(), process);
-        })
-    }
-
-    fn stop(&self, name: &str) -> Result<()> {
-        let server = self.shared.state.borrow().servers.get(name).copied();
-        let Some(server) = server else { return Ok(()) };
-        server.kill();
-        self.shared.children.borrow_mut().retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_)) | Err(_)));
-        self.shared.update(|state| {
-            state.servers.remove(name);
         })
     }
 

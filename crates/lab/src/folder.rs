@@ -44,6 +44,11 @@ impl Folder {
         self.0.join("programs").join(name)
     }
 
+    /// The image of virtual machines.
+    pub fn vm(&self) -> PathBuf {
+        self.0.join("vm")
+    }
+
     /// What a running lab needs.
     pub fn run(&self) -> PathBuf {
         self.0.join("run")

@@ -13,6 +13,7 @@
 //! | [`cgroups`], [`mounts`], [`network`], [`sysctls`] | what machines take from the kernel, and give back |
 //! | [`machine`] | one node: its disk, its start, its power cut, commands in it |
 //! | [`fabric`] | what surrounds it: IMDS, S3 and EC2 |
+//! | [`vm`] | a machine with firmware and a kernel of its own |
 //! | [`lab`] | all of it together |
 //! | [`scenarios`] | stories that are told with it |
 
@@ -34,6 +35,7 @@ pub mod scenarios;
 pub mod state;
 pub mod sysctls;
 pub mod tree;
+pub mod vm;
 
 /// What went wrong: what was attempted, on what, why, what to do.
 pub type Result<T> = std::io::Result<T>;

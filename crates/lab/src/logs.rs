@@ -1,5 +1,6 @@
 //! What is left of a scenario that failed.
 
+use crate::command::Finished;
 use crate::machine::Machine;
 use crate::{Result, attempted};
 use std::path::{Path, PathBuf};
@@ -27,9 +28,8 @@ pub fn collect(machines: &[Machine], logs: &Path, scenario: &str) -> Result<Path
     for machine in machines {
         let folder = place.join(machine.name());
         attempted(std::fs::create_dir_all(&folder), format!("make {}", folder.display()))?;
-        if machine.is_on() {
-            for (file, script) in SOURCES {
-                let done = machine.exec(&["sh", "-c", &format!("({script}) 2>&1")]);
+        for (file, script) in SOURCES {
+            if let Some(done) = words(machine, &["sh", "-c", &format!("({script}) 2>&1")]) {
                 let text = done.map_or_else(|error| error.to_string(), |done| done.stdout);
                 let _ = std::fs::write(folder.join(file), text);
             }
@@ -39,4 +39,9 @@ pub fn collect(machines: &[Machine], logs: &Path, scenario: &str) -> Result<Path
         let _ = std::fs::copy(machine.folder().join("console.log"), folder.join("console.log"));
     }
     Ok(place)
+}
+
+/// A command in a machine that is on, of either kind.
+fn words(machine: &Machine, arguments: &[&str]) -> Option<Result<Finished>> {
+    if machine.is_on() { Some(machine.exec(arguments)) } else { crate::vm::exec(machine, arguments) }
 }

@@ -80,7 +80,7 @@ pub fn check(folder: &Folder) -> Result<()> {
 }
 
 /// The programs that are in none of these folders.
-fn missing(wanted: &[(&str, &str)], places: &[PathBuf]) -> Option<String> {
+pub(crate) fn missing(wanted: &[(&str, &str)], places: &[PathBuf]) -> Option<String> {
     let here = |name: &str| places.iter().any(|place| place.join(name).is_file());
     let missing: Vec<_> = wanted.iter().filter(|(name, _)| !here(name)).collect();
     let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();

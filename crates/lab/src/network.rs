@@ -36,7 +36,7 @@ pub fn namespace(machine: &str) -> String {
 }
 
 /// The bridge's end of a machine's cable; names of interfaces have at most 15 characters.
-fn cable(machine: &str) -> String {
+pub(crate) fn cable(machine: &str) -> String {
     format!("v-{machine}")
 }
 
@@ -113,6 +113,18 @@ pub fn connect(machine: &str, number: u8, metadata: bool) -> Result<()> {
     }
     ip(&["-n", NAMESPACE, "route", "replace", &pods(number), "via", &address])?;
     forward(&own)
+}
+
+/// Connects a virtual machine: the bridge's end of a cable whose other end is QEMU's.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn plug(machine: &str, number: u8) -> Result<()> {
+    disconnect(machine);
+    let (cable, address) = (cable(machine), address(number).to_string());
+    ip(&["-n", NAMESPACE, "tuntap", "add", "dev", &cable, "mode", "tap"])?;
+    ip(&["-n", NAMESPACE, "link", "set", &cable, "master", "br0", "up"])?;
+    ip(&["-n", NAMESPACE, "route", "replace", &pods(number), "via", &address])
 }
 
 /// Removes a machine's namespace and cable; nothing when they are not there.

@@ -97,7 +97,7 @@ fn furnish(machine: &Machine, spec: &Spec) -> Result<()> {
     put("etc/machine-id", &format!("{}\n", super::random_uuid().replace('-', "")))?;
     put("etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost\n")?;
     put("etc/cni/net.d/10-lab.conflist", &cni(machine.number()))?;
-    put("etc/containerd/config.toml", &containerd(machine))?;
+    put("etc/containerd/config.toml", &containerd(machine, Kernel::Shared))?;
     put("usr/lib/kubestrap/config.d/50-lab.yaml", &baked(machine, spec))?;
     for (path, _) in &machine.shared.programs {
         // Something for the program to be bound over.
@@ -147,9 +147,19 @@ fn cni(number: u8) -> String {
     format!("{text:#}\n")
 }
 
+/// Whose kernel a machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// This machine's, with what it has and lets namespaces do.
+    Shared,
+    /// One of its own.
+    Own,
+}
+
 /// Only cgroup v1 needs the cgroupfs driver; a kernel without CAP_SYS_RESOURCE may not lower anybody's OOM score.
-fn containerd(machine: &Machine) -> String {
-    let systemd = cgroups::pure_v2(&machine.shared.hierarchies);
+pub fn containerd(machine: &Machine, kernel: Kernel) -> String {
+    let shared = kernel == Kernel::Shared;
+    let systemd = !shared || cgroups::pure_v2(&machine.shared.hierarchies);
     let sandbox = crate::tree::images::sandbox(machine.shared.kubernetes.as_deref());
     format!(
         r#"version = 3
@@ -163,7 +173,7 @@ oom_score = 0
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = "{sandbox}"
 [plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true
+  restrict_oom_score_adj = {shared}
   enable_selinux = false
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dirs = ["/opt/cni/bin"]

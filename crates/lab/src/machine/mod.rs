@@ -128,6 +128,17 @@ impl Shared {
         change(&mut self.state.borrow_mut());
         self.state.borrow().save(&self.folder)
     }
+
+    /// Kills the server with this name; nothing when there is none.
+    pub(crate) fn stop(&self, name: &str) -> Result<()> {
+        let server = self.state.borrow().servers.get(name).copied();
+        let Some(server) = server else { return Ok(()) };
+        server.kill();
+        self.children.borrow_mut().retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_)) | Err(_)));
+        self.update(|state| {
+            state.servers.remove(name);
+        })
+    }
 }
 
 /// One machine; clones are the same machine.
@@ -250,6 +261,7 @@ impl Machine {
         if let Some(init) = self.init() {
             init.kill();
         }
+        crate::vm::cut(self)?;
         self.shared.children.borrow_mut().retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_)) | Err(_)));
         network::disconnect(&self.name);
         cgroups::remove(&self.shared.hierarchies, Some(&self.name));

@@ -6,11 +6,12 @@ mod interrupted;
 mod outages;
 mod support;
 mod timing;
+mod virtual_machine;
 
 use crate::command::tail;
 use crate::folder::{self, Folder, KUBERNETES};
 use crate::lab::{Lab, Options};
-use crate::{Result, fail, interrupt, logs, needs};
+use crate::{Result, fail, interrupt, logs, needs, vm};
 use std::time::{Duration, Instant};
 
 pub use support::cluster_of;
@@ -22,6 +23,8 @@ pub enum Needs {
     Nothing,
     /// Real kubeadm, kubelet, kubectl and images.
     Kubernetes,
+    /// QEMU. Kubernetes is real where it is there; stand-ins are enough.
+    VirtualMachine,
 }
 
 /// One story.
@@ -39,8 +42,14 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which `all` runs them.
-pub const SCENARIOS: &[&[Scenario]] =
-    &[boot::SCENARIOS, timing::SCENARIOS, cluster::SCENARIOS, interrupted::SCENARIOS, outages::SCENARIOS];
+pub const SCENARIOS: &[&[Scenario]] = &[
+    boot::SCENARIOS,
+    timing::SCENARIOS,
+    cluster::SCENARIOS,
+    interrupted::SCENARIOS,
+    outages::SCENARIOS,
+    virtual_machine::SCENARIOS,
+];
 
 fn all() -> impl Iterator<Item = &'static Scenario> {
     SCENARIOS.iter().flat_map(|family| family.iter())
@@ -83,12 +92,18 @@ impl Selection {
             println!("lab: skipped: {error}");
             return Ok(None);
         }
+        if self.ci {
+            // It takes minutes, and what CI has no processor for shows nothing but time-outs.
+            self.scenarios.retain(|scenario| scenario.needs != Needs::VirtualMachine);
+        } else if self.scenarios.iter().any(|scenario| scenario.needs == Needs::VirtualMachine) {
+            vm::check()?;
+        }
         if folder::kubernetes(folder).is_none() {
             if !self.ci && self.scenarios.iter().any(|scenario| scenario.needs == Needs::Kubernetes) {
                 return fail(no_kubernetes(folder));
             }
             let before = self.scenarios.len();
-            self.scenarios.retain(|scenario| scenario.needs == Needs::Nothing);
+            self.scenarios.retain(|scenario| scenario.needs != Needs::Kubernetes);
             println!("lab: {} scenarios skipped: {}", before - self.scenarios.len(), no_kubernetes(folder));
         }
         Ok(Some(self))
@@ -110,7 +125,11 @@ pub fn no_kubernetes(folder: &Folder) -> String {
 /// None today.
 pub fn list() -> Result<()> {
     for scenario in all() {
-        let needs = if scenario.needs == Needs::Kubernetes { "Kubernetes" } else { "" };
+        let needs = match scenario.needs {
+            Needs::Nothing => "",
+            Needs::Kubernetes => "Kubernetes",
+            Needs::VirtualMachine => "QEMU",
+        };
         println!("{:<16} {:<11} {}", scenario.name, needs, scenario.about);
     }
     Ok(())
@@ -128,12 +147,12 @@ struct Told {
 /// When one failed.
 pub fn run(options: Options, selection: &Selection) -> Result<()> {
     let mut told = Vec::new();
-    for needs in [Needs::Nothing, Needs::Kubernetes] {
+    for needs in [Needs::Nothing, Needs::Kubernetes, Needs::VirtualMachine] {
         let chosen: Vec<_> = selection.scenarios.iter().filter(|scenario| scenario.needs == needs).collect();
         if chosen.is_empty() {
             continue;
         }
-        let kubernetes = options.kubernetes.clone().filter(|_| needs == Needs::Kubernetes);
+        let kubernetes = options.kubernetes.clone().filter(|_| needs != Needs::Nothing);
         let mut lab = Lab::open(Options { kubernetes, keep: false, ..options.clone() })?;
         for (number, scenario) in chosen.iter().enumerate() {
             told.push(tell(&mut lab, scenario)?);

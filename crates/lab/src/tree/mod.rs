@@ -25,7 +25,7 @@ const NEWER_PACKAGES: &[&str] = &["containerd", "containernetworking-plugins"];
 const MIRROR: &str = "KUBESTRAP_LAB_MIRROR";
 
 /// What the tree is made of: another recipe is another tree.
-fn recipe() -> String {
+pub(crate) fn recipe() -> String {
     let mut hash = Sha256::new();
     for part in [SUITE, NEWER_SUITE, PACKAGES, LATER_PACKAGES, &NEWER_PACKAGES.join(","), &files::MASKED.join(",")] {
         hash.update(part);
@@ -76,7 +76,7 @@ pub fn build(folder: &Folder, say: &dyn Fn(&str)) -> Result<()> {
 
 /// A program that builds the tree. It has its own mounts, and dies with this process, however that dies: debootstrap
 /// mounts /proc, and must not go on in a tree that the next lab builds anew.
-fn builder(name: &str, arguments: &[&str]) -> Command {
+pub(crate) fn builder(name: &str, arguments: &[&str]) -> Command {
     let mut command = program("setpriv", &["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]);
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc", name]).args(arguments);
     command
