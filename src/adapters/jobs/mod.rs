@@ -65,9 +65,7 @@ impl Jobs {
             let mut command = Command::new("systemd-run");
             command.args(["--quiet", "--collect", "--service-type=exec"]);
             command.arg(format!("--unit=kubestrap-job-{}", job.name));
-            command.arg(format!("--description=kubestrap: {}", job.argv.join(" ")));
-            // The names alone: the values are taken from systemd-run's own environment.
-            command.args(["--setenv=PATH", "--setenv=HOME"]);
+            command.arg(format!("--description={} for kubestrap", job.name.replace('-', " ")));
             command.arg(&self.wrapper);
             command
         } else {
@@ -258,6 +256,22 @@ mod tests {
         supervise(record.folder(), "d").unwrap();
         supervise(record.folder(), "a").unwrap();
         assert!(matches!(record.end("d"), Some(JobEnd::NotStarted(_))));
+    }
+
+    #[test]
+    fn a_program_gets_the_environment_of_its_record_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = jobs(folder.path());
+        let record = jobs.record("kubeadm-init").unwrap();
+        durable::make_folders(record.folder()).unwrap();
+        let argv = ["/usr/bin/env".to_owned()].to_vec();
+        let mut spec = Spec::new(&JobSpec { argv, ..spec("a") });
+        assert_eq!(spec.environment.get("PATH"), std::env::var("PATH").ok().as_ref());
+        assert!(spec.environment.keys().all(|name| !name.starts_with("CARGO")), "{:?}", spec.environment);
+        spec.environment = [("HTTPS_PROXY".to_owned(), "http://proxy.example.com".to_owned())].into();
+        record.begin(&spec).unwrap();
+        supervise(record.folder(), "a").unwrap();
+        assert_eq!(block_on(jobs.output("kubeadm-init", 1000)).unwrap(), "HTTPS_PROXY=http://proxy.example.com\n");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use kubestrap_core::ports::{JobEnd, JobSpec};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,11 +27,20 @@ pub struct Spec {
     pub run: String,
     pub argv: Vec<String>,
     pub deadline_s: u64,
+    /// What the program may know of the agent's environment. Here and not in the transient unit, whose environment every
+    /// user may ask systemd for: a proxy's URL may hold a password.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
 }
 
 impl Spec {
     pub fn new(job: &JobSpec) -> Self {
-        Spec { run: job.run.clone(), argv: job.argv.clone(), deadline_s: job.deadline.as_secs() }
+        Spec {
+            run: job.run.clone(),
+            argv: job.argv.clone(),
+            deadline_s: job.deadline.as_secs(),
+            environment: super::tool::passed().collect(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The wrapper's side: run the program, keep its deadline, record its end.
 
 use super::record::{Record, Spec};
-use super::{tool, try_lock};
+use super::try_lock;
 use kubestrap_core::ports::JobEnd;
 use nix::fcntl::FlockArg;
 use nix::sys::signal::{Signal, killpg};
@@ -42,7 +42,7 @@ fn start(record: &Record, spec: &Spec) -> io::Result<Child> {
     let output = record.open_output()?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
-    tool::minimal_environment(&mut command);
+    command.env_clear().envs(&spec.environment);
     command.spawn()
 }
 

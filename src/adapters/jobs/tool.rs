@@ -23,14 +23,14 @@ const PASSED: &[&str] = &[
     "no_proxy",
 ];
 
+/// What of our environment is [`PASSED`]; a value that is not UTF-8 is not.
+pub(super) fn passed() -> impl Iterator<Item = (String, String)> {
+    PASSED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
+}
+
 /// Leaves only [`PASSED`] of the environment.
 pub(super) fn minimal_environment(command: &mut Command) {
-    command.env_clear();
-    for name in PASSED {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
+    command.env_clear().envs(passed());
 }
 
 pub(super) async fn run(argv: &[String], deadline: Duration) -> Outcome<ToolOutput> {
