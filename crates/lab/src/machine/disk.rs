@@ -1,9 +1,9 @@
 //! A machine's disk: an overlay over the root tree, and folders of this machine's real disk where an overlay will not
 //! do (overlays do not stack).
 
-use super::{Boot, Machine, Spec};
+use super::{Boot, Machine, Spec, paths};
 use crate::tree::{link, write};
-use crate::{Result, attempted, cgroups, command, fail, folder, mounts, network};
+use crate::{Result, attempted, cgroups, command, folder, mounts, network};
 use nix::mount::MsFlags;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -224,20 +224,35 @@ fn baked(machine: &Machine, spec: &Spec) -> String {
     format!("# What this lab's machines have instead of AWS and a kernel of their own.\n{config:#}\n")
 }
 
-/// Where a file of the machine is here. Its path must not lead through a link.
-pub fn place(machine: &Machine, path: &str) -> Result<PathBuf> {
-    let Some(inside) = path.strip_prefix('/') else { return fail(format!("{path} is not absolute")) };
-    if let Some(init) = machine.init() {
-        return Ok(PathBuf::from(format!("/proc/{}/root/{inside}", init.pid)));
-    }
+/// Where a file of the machine is here; its last name is followed when it is a link and that is wanted. On a machine that
+/// is off, what was removed there is not there.
+pub fn place(machine: &Machine, path: &str, last: bool) -> Result<PathBuf> {
+    let root = machine.init().map(|init| PathBuf::from(format!("/proc/{}/root", init.pid)));
+    let here = |inside: &Path| root.as_ref().map_or_else(|| layer(machine, inside), |root| root.join(inside));
+    Ok(here(&paths::follow(path, last, |inside| std::fs::read_link(here(inside)).ok())?))
+}
+
+/// Where a file lies on the disk of a machine that is off.
+fn layer(machine: &Machine, inside: &Path) -> PathBuf {
     for (here, there) in BOUND {
-        if let Some(rest) = path.strip_prefix(there)
-            && (rest.is_empty() || rest.starts_with('/'))
-        {
-            return Ok(machine.folder().join(here).join(rest.trim_start_matches('/')));
+        if let Ok(rest) = inside.strip_prefix(there.trim_start_matches('/')) {
+            return machine.folder().join(here).join(rest);
         }
     }
-    let changed = upper(machine).join(inside);
-    let original = machine.shared.folder.tree().join(inside);
-    Ok(if changed.exists() || !original.exists() { changed } else { original })
+    let (changed, original) = (upper(machine).join(inside), machine.shared.folder.tree().join(inside));
+    let is_original = !paths::is_removed(&upper(machine), inside) && changed.symlink_metadata().is_err();
+    if is_original && original.symlink_metadata().is_ok() { original } else { changed }
+}
+
+/// Where a file of a machine can be written: on a machine that is off, never in the tree that all machines share.
+pub fn writable(machine: &Machine, path: &str) -> Result<PathBuf> {
+    let place = place(machine, path, false)?;
+    let Ok(inside) = place.strip_prefix(machine.shared.folder.tree()) else {
+        // What was removed is there again.
+        if paths::is_whiteout(&place) {
+            attempted(std::fs::remove_file(&place), format!("write {}", place.display()))?;
+        }
+        return Ok(place);
+    };
+    Ok(upper(machine).join(inside))
 }

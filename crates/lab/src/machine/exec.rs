@@ -1,6 +1,6 @@
 //! Commands in a machine, and its files.
 
-use super::{Machine, disk};
+use super::{Machine, disk, paths};
 use crate::command::{Finished, finish};
 use crate::{Result, attempted, fail};
 use serde_json::Value;
@@ -84,9 +84,9 @@ impl Machine {
     /// Where a file is here; also while the machine is off.
     ///
     /// # Errors
-    /// When the path is not absolute.
+    /// When the path is not absolute, or its links lead in circles.
     pub fn place(&self, path: &str) -> Result<PathBuf> {
-        disk::place(self, path)
+        disk::place(self, path, true)
     }
 
     /// Reads a file; `None` when it is not there.
@@ -96,7 +96,8 @@ impl Machine {
 
     /// Whether a file is there.
     pub fn exists(&self, path: &str) -> bool {
-        self.place(path).is_ok_and(|place| place.symlink_metadata().is_ok())
+        disk::place(self, path, false)
+            .is_ok_and(|place| place.symlink_metadata().is_ok() && !paths::is_whiteout(&place))
     }
 
     /// Writes a file with its folders.
@@ -104,7 +105,6 @@ impl Machine {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, path: &str, text: &str, mode: u32) -> Result<()> {
-        let place = if self.is_on() { self.place(path)? } else { disk::upper(self).join(path.trim_start_matches('/')) };
-        crate::tree::write(&place, text, mode)
+        crate::tree::write(&disk::writable(self, path)?, text, mode)
     }
 }

@@ -3,6 +3,7 @@
 pub mod disk;
 pub mod exec;
 pub mod init;
+pub mod paths;
 pub mod start;
 
 use crate::cgroups::{self, Hierarchy};
