@@ -108,3 +108,58 @@ impl Machine {
         crate::tree::write(&disk::writable(self, path)?, text, mode)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::Folder;
+    use crate::machine::Shared;
+    use crate::state::{Process, Saved, State};
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    fn machine(place: &std::path::Path, init: Option<Process>) -> Machine {
+        let mut state = State::default();
+        state.machines.insert("m1".into(), Saved { number: 11, init });
+        let shared = Rc::new(Shared {
+            folder: Folder::at(place),
+            hierarchies: Vec::new(),
+            programs: Vec::new(),
+            kubernetes: None,
+            images: RefCell::default(),
+            state: RefCell::new(state),
+            children: RefCell::default(),
+        });
+        Machine::find(&shared, "m1").expect("m1")
+    }
+
+    #[test]
+    fn files_of_a_machine_that_is_off_hide_those_of_the_tree_and_leave_them_alone() {
+        let place = tempfile::tempdir().expect("folder");
+        let machine = machine(place.path(), None);
+        crate::tree::write(&place.path().join("tree/etc/hosts"), "tree", 0o644).expect("tree");
+        crate::tree::link("/etc", &place.path().join("tree/other")).expect("link");
+        assert_eq!(machine.read("/etc/hosts").as_deref(), Some("tree"));
+        machine.write("/other/hosts", "own", 0o644).expect("write");
+        assert_eq!(
+            (machine.read("/etc/hosts"), machine.read("/other/hosts")),
+            (Some("own".into()), Some("own".into()))
+        );
+        let tree = std::fs::read_to_string(place.path().join("tree/etc/hosts")).expect("tree");
+        assert_eq!((tree.as_str(), machine.exists("/etc/none")), ("tree", false));
+        machine.write("/var/lib/etcd/x", "bound", 0o600).expect("write");
+        assert!(place.path().join("run/nodes/m1/disk/etcd/x").is_file());
+    }
+
+    #[test]
+    fn files_of_a_machine_that_is_on_are_those_of_its_first_process() {
+        let place = tempfile::tempdir().expect("folder");
+        let machine = machine(place.path(), Process::of(std::process::id().cast_signed()));
+        let inside = |name: &str| place.path().join(name).display().to_string();
+        std::fs::create_dir(inside("folder")).expect("mkdir");
+        crate::tree::link(&inside("folder"), &place.path().join("link")).expect("link");
+        machine.write(&inside("link/file"), "text", 0o600).expect("write");
+        assert_eq!(machine.read(&inside("folder/file")).as_deref(), Some("text"));
+        assert!(machine.exists(&inside("link")) && !machine.exists(&inside("link/none")));
+    }
+}
