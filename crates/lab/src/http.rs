@@ -7,6 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// moto verifies no signature, but keeps what signed requests wrote from those that have none.
+const SIGNED: &str = "authorization: AWS4-HMAC-SHA256 Credential=LAB/20260101/us-east-1/s3/aws4_request, \
+                      SignedHeaders=host, Signature=0";
 
 /// Sends a request and reads the whole answer: status and body.
 ///
@@ -14,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// When there is no answer.
 pub fn request(method: &str, server: (Ipv4Addr, u16), path: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {}:{}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: {}:{}\r\nconnection: close\r\n{SIGNED}\r\ncontent-length: {}\r\n\r\n",
         server.0,
         server.1,
         body.len()

@@ -4,6 +4,7 @@ mod boot;
 mod cluster;
 mod interrupted;
 mod outages;
+mod shipped;
 mod support;
 mod timing;
 mod virtual_machine;
@@ -43,11 +44,14 @@ pub struct Scenario {
 
 /// All of them, in the order in which `all` runs them.
 pub const SCENARIOS: &[&[Scenario]] = &[
+    shipped::SCENARIOS,
     boot::SCENARIOS,
     timing::SCENARIOS,
     cluster::SCENARIOS,
     interrupted::SCENARIOS,
     outages::SCENARIOS,
+    cluster::LATE,
+    outages::AFTER_LATE,
     virtual_machine::SCENARIOS,
 ];
 
@@ -78,6 +82,13 @@ impl Selection {
             None => fail(format!("there is no scenario {name}; `cargo xtask lab run --list` shows them")),
         };
         Ok(Selection { scenarios: names.iter().map(find).collect::<Result<_>>()?, ci })
+    }
+
+    /// Those with this need. The ones that share a cluster follow each other; otherwise the order stays.
+    fn of(&self, needs: Needs) -> Vec<&'static Scenario> {
+        let mut chosen: Vec<_> = self.scenarios.iter().copied().filter(|scenario| scenario.needs == needs).collect();
+        chosen.sort_by_key(|scenario| scenario.shares);
+        chosen
     }
 
     /// What of it can be run on this machine. CI goes on where nothing can be, and says so in one line; others are told
@@ -135,6 +146,9 @@ pub fn list() -> Result<()> {
     Ok(())
 }
 
+/// Each has a lab of its own, in this order.
+const GROUPS: [Needs; 3] = [Needs::Nothing, Needs::Kubernetes, Needs::VirtualMachine];
+
 struct Told {
     name: &'static str,
     took: Duration,
@@ -147,11 +161,12 @@ struct Told {
 /// When one failed.
 pub fn run(options: Options, selection: &Selection) -> Result<()> {
     let mut told = Vec::new();
-    for needs in [Needs::Nothing, Needs::Kubernetes, Needs::VirtualMachine] {
-        let chosen: Vec<_> = selection.scenarios.iter().filter(|scenario| scenario.needs == needs).collect();
+    for (place, needs) in GROUPS.into_iter().enumerate() {
+        let chosen = selection.of(needs);
         if chosen.is_empty() {
             continue;
         }
+        let more = GROUPS[place + 1..].iter().any(|later| !selection.of(*later).is_empty());
         let kubernetes = options.kubernetes.clone().filter(|_| needs != Needs::Nothing);
         let mut lab = Lab::open(Options { kubernetes, keep: false, ..options.clone() })?;
         for (number, scenario) in chosen.iter().enumerate() {
@@ -160,7 +175,7 @@ pub fn run(options: Options, selection: &Selection) -> Result<()> {
             let next = chosen.get(number + 1);
             let failed = told.last().is_some_and(|one| one.error.is_some());
             match next {
-                None if options.keep => {
+                None if options.keep && !more => {
                     println!("\nThe machines stay up: `cargo xtask lab shell NAME`, `cargo xtask lab down`.");
                     lab.keep()?;
                     break;

@@ -1,7 +1,7 @@
 //! What the repository ships beside the program, judged by the programs that will read it: systemd 252 and cloud-init
 //! 22.4 of Debian bookworm.
 
-use super::{Cluster, Needs, Scenario};
+use super::{Needs, Scenario};
 use crate::lab::Lab;
 use crate::machine::{Boot, Machine, Spec};
 use crate::{Result, attempted, fail};
@@ -12,7 +12,7 @@ pub const SCENARIOS: &[Scenario] = &[Scenario {
     name: "shipped-files",
     about: "systemd-analyze verifies the units and their sandbox; cloud-init's schema and kubestrap check the user-data",
     needs: Needs::Nothing,
-    cluster: Cluster::Own,
+    shares: false,
     run: shipped_files,
 }];
 
@@ -21,7 +21,7 @@ const EXPOSURE: f64 = 2.4;
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const PLACE: &str = "/root/user-data";
 /// Takes user-data apart as cloud-init does, and leaves the cloud-config and kubestrap's configuration as files.
-const TAKE_APART: &str = r#"
+const TAKE_APART: &str = r##"
 import email, sys, yaml
 name = sys.argv[1]
 text = open(name).read()
@@ -43,7 +43,7 @@ else:
 if "text/cloud-config" in parts:
     open(name + ".cloud-config", "w").write(parts["text/cloud-config"])
 open(name + ".ours", "w").write(parts["ours"])
-"#;
+"##;
 
 fn shipped_files(lab: &mut Lab) -> Result<()> {
     let machine = lab.machine(&Spec::new("m1").boot(Boot::Plain))?;
@@ -76,7 +76,11 @@ fn units(lab: &Lab, machine: &Machine) -> Result<()> {
     let level = words.split_whitespace().find_map(|word| word.parse::<f64>().ok());
     let Some(level) = level else { return fail(format!("systemd-analyze security said: {words}")) };
     lab.say(&format!("the unit's exposure is {level} (at most {EXPOSURE})"));
-    if level > EXPOSURE { fail(format!("the sandbox has become weaker: {level} instead of {EXPOSURE}")) } else { Ok(()) }
+    if level > EXPOSURE {
+        fail(format!("the sandbox has become weaker: {level} instead of {EXPOSURE}"))
+    } else {
+        Ok(())
+    }
 }
 
 fn user_data(machine: &Machine, name: &str, text: &str) -> Result<()> {
