@@ -12,6 +12,8 @@ fn a_second_master_is_refused_and_told_who_made_the_cluster() {
     refused.says(&["already-established", "m1", "role: worker"]);
     assert_eq!(second.begun("init"), 0);
     assert!(!second.has("/etc/kubernetes"), "something was made of the second master");
+    // Afterwards too, when the agent is gone and only its journal is left.
+    second.run(&["status"]).says(&["already-established", "m1"]);
     assert_eq!(world.register(), register);
     let report = second.report(&world).expect("a report");
     assert_eq!((&report["phase"], &report["error"]["cause"]), (&"failed".into(), &"already-established".into()));

@@ -53,12 +53,12 @@ pub async fn bootstrap(node: &Node, steps: &[Box<dyn Step>]) -> Outcome<()> {
 async fn pass(node: &Node, steps: &[Box<dyn Step>]) -> Result<Option<&'static str>, (PatientStep, Failure)> {
     for step in steps {
         let name = step.name();
-        let patient = PatientStep { name, patience: step.patience(node) };
+        let patient = |applied| PatientStep { name, patience: step.patience(node), applied };
         node.update(|status| status.step = Some(name));
-        match step.check(node).await.map_err(|failure| (patient, failure))? {
+        match step.check(node).await.map_err(|failure| (patient(false), failure))? {
             Verdict::Done(why) => done(node, name, &why),
             Verdict::Wanted(why) => {
-                apply(node, &**step, &why).await.map_err(|failure| (patient, failure))?;
+                apply(node, &**step, &why).await.map_err(|failure| (patient(true), failure))?;
                 return Ok(Some(name));
             }
         }
@@ -70,6 +70,8 @@ async fn pass(node: &Node, steps: &[Box<dyn Step>]) -> Result<Option<&'static st
 struct PatientStep {
     name: &'static str,
     patience: Duration,
+    /// Whether it failed when it was applied, which the journal knows; otherwise its check failed.
+    applied: bool,
 }
 
 async fn apply(node: &Node, step: &dyn Step, why: &str) -> Outcome<()> {
@@ -124,6 +126,16 @@ fn record(node: &Node, report: StepReport) {
     });
 }
 
+/// Notes the end of a step whose check failed: `status` must be able to say afterwards why the agent is gone. Without a
+/// journal it cannot, but the log can.
+fn give_up(node: &Node, step: &str, failure: &Failure) {
+    let journal = Journal::new(node.world.files.clone(), node.world.time.clone());
+    let failure = Some((failure.cause.row().label.to_owned(), failure.to_string()));
+    let began = Entry::StepBegan { step: step.to_owned(), why: "to see whether it is needed".to_owned() };
+    let ended = Entry::StepEnded { step: step.to_owned(), took_ms: 0, failure };
+    let _ = journal.note(began).and_then(|()| journal.note(ended));
+}
+
 async fn back_off(node: &Node, step: PatientStep, failure: Failure, trouble: &mut Trouble) -> Outcome<()> {
     let now = node.world.time.uptime();
     if trouble.step != Some(step.name) || trouble.cause.is_none() {
@@ -137,7 +149,11 @@ async fn back_off(node: &Node, step: PatientStep, failure: Failure, trouble: &mu
     node.complain(&failure);
     let waited = now.saturating_sub(trouble.since);
     if !failure.is_transient() || waited >= limit(failure.cause, step.patience) {
-        return Err(if failure.is_transient() { failure.exhausted(waited) } else { failure });
+        let last = if failure.is_transient() { failure.exhausted(waited) } else { failure };
+        if !step.applied {
+            give_up(node, step.name, &last);
+        }
+        return Err(last);
     }
     let after = node.jitter(trouble.backoff.step());
     node.enter(Phase::Waiting);
