@@ -201,7 +201,11 @@ impl Objects for S3Store {
             .set_expected_bucket_owner(self.owner())
             .set_if_none_match(known.clone()));
         let fetched = match answer {
-            Ok(answer) => self.found(key, answer).await?,
+            Ok(answer) => match self.found(key, answer).await? {
+                // Some S3-compatible servers know no conditional reads and send what the reader has once more.
+                Fetched::Found(object) if known.as_ref() == Some(&object.etag.0) => Fetched::Unchanged,
+                fetched => fetched,
+            },
             Err(refused) => match (refused.status, refused.code.as_deref()) {
                 (Some(304), _) if known.is_some() => Fetched::Unchanged,
                 // Only these words say that the object is absent; a proxy's or a load balancer's 404 does not.

@@ -149,6 +149,18 @@ fn a_read_has_the_stores_time_even_when_nothing_changed() {
 }
 
 #[test]
+fn a_server_without_conditional_reads_is_told_by_the_version_it_sends() {
+    let other = FOUND.replace("\"e\"", "\"f\"");
+    let requests = with(vec![say("200 OK", FOUND, ""), say("200 OK", &other, "")], |store| async move {
+        let known = ETag("\"e\"".to_owned());
+        assert_eq!(store.get("a", Some(&known)).await.expect("the same").fetched, Fetched::Unchanged);
+        let reading = store.get("a", Some(&known)).await.expect("another");
+        assert!(matches!(reading.fetched, Fetched::Found(object) if object.etag == ETag("\"f\"".to_owned())));
+    });
+    assert_eq!(requests.len(), 2);
+}
+
+#[test]
 fn writes_are_stored_refused_or_unknown_and_never_lost_by_mistake() {
     let unknown = |cause| Ok::<_, Cause>(Err(cause));
     let table = [
