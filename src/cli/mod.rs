@@ -10,6 +10,7 @@ mod confirm;
 mod doctor;
 mod exit_codes;
 mod job;
+mod last_word;
 mod plan;
 mod plot;
 mod reset;

@@ -1,6 +1,7 @@
 //! `run`: the service. Becomes a node if needed, then carries out its duties until it is told to stop.
 
 use super::compose;
+use super::last_word::LastWord;
 use super::state::{self, Lock};
 use super::{Global, trace_file};
 use crate::observe::logs::Log;
@@ -19,6 +20,7 @@ use kubestrap_core::model::cause::{Cause, ExitCode, Failure, Outcome};
 use kubestrap_core::model::report::Phase;
 use kubestrap_core::node::{Node, Observer};
 use kubestrap_core::steps;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -30,6 +32,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const BUSY_TICK: Duration = Duration::from_secs(1);
 /// The same on a node: only the textfile needs it, and node_exporter is scraped every 15 s or less often.
 const CALM_TICK: Duration = Duration::from_secs(15);
+/// Who this machine is was never slow to learn within this time; what takes longer is told.
+const UNREMARKABLE: Duration = Duration::from_secs(2);
 /// Stopping takes less than five seconds; the last report may take this much of it.
 const FAREWELL: Duration = Duration::from_secs(4);
 
@@ -84,6 +88,11 @@ impl Run {
         let node = {
             // The metadata service may be late by minutes: systemd must not lose its patience meanwhile.
             let patient = async {
+                notify.extend();
+                tokio::time::sleep(UNREMARKABLE).await;
+                let what = "the instance metadata service, which has not said yet who this machine is";
+                tracing::info!("waiting for {what}");
+                notify.waiting(what);
                 loop {
                     notify.extend();
                     tokio::time::sleep(EXTEND_EVERY).await;
@@ -108,7 +117,7 @@ impl Run {
         }
         let duties = duties::for_role(node.settings.role);
         let textfile = node.settings.metrics.textfile.as_deref().map(|path| global.below_root(path));
-        Ok(Agent { node, steps, duties, metrics, recorder, progress, notify, textfile })
+        Ok(Agent { node, steps, duties, metrics, recorder, progress, notify, textfile, said: RefCell::default() })
     }
 }
 
@@ -122,6 +131,7 @@ struct Agent {
     progress: Rc<Progress>,
     notify: Rc<Notify>,
     textfile: Option<PathBuf>,
+    said: RefCell<Option<LastWord>>,
 }
 
 impl Agent {
@@ -185,12 +195,16 @@ impl Agent {
         }
     }
 
-    /// Trace and textfile. Neither is worth a failure: the machine is more important than what is told of it.
+    /// Trace, last word and textfile. None is worth a failure: the machine is more important than what is told of it.
     fn save(&self) {
         if let Some(life) = self.recorder.news()
             && let Err(failure) = trace_file::keep(&*self.node.world.files, life)
         {
             tracing::warn!("the trace of the bootstrap is not kept: {failure}");
+        }
+        let word = LastWord::of(&self.node.status());
+        if self.said.borrow().as_ref() != Some(&word) && word.keep(&*self.node.world.files).is_ok() {
+            self.said.replace(Some(word));
         }
         if let Some(path) = &self.textfile {
             self.metrics.refresh(&self.node.status());

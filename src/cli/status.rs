@@ -1,6 +1,7 @@
 //! `status`: this node's journal and health; `--cluster`: what every node says of itself in the store.
 
 use super::compose::{self, StoreArgs};
+use super::last_word::LastWord;
 use super::state::Lock;
 use super::{Form, Global, Output, print, print_json};
 use crate::observe::text::{ago, duration, expiry, fold, plain, table};
@@ -170,6 +171,7 @@ struct NodeView {
     attempt: Option<Attempt>,
     traces: Vec<String>,
     registration: Registration,
+    said: Option<LastWord>,
 }
 
 /// What the API server says of this node.
@@ -188,7 +190,8 @@ impl NodeView {
         let machine = Machine::look(&*node.world.files)?;
         let registration = if machine.kubelet_conf { ask(node).await } else { Registration::NotAsked };
         let now = node.world.time.now();
-        Ok(NodeView { now, agent, attempt: last_attempt(&lines), lines, traces: machine.traces, registration })
+        let said = LastWord::load(&*node.world.files);
+        Ok(NodeView { now, agent, attempt: last_attempt(&lines), lines, traces: machine.traces, registration, said })
     }
 
     fn attempt_words(&self) -> String {
@@ -249,7 +252,8 @@ impl NodeView {
             ("Kubernetes", self.registration_words()),
         ];
         let mut out = String::new();
-        for (name, value) in facts {
+        let said = self.said.as_ref().and_then(LastWord::words).map(|words| ("It says", words));
+        for (name, value) in facts.into_iter().chain(said) {
             out.push_str(&format!("{name:12}{}\n", fold(&plain(&value), 100, 12)));
         }
         let steps = self.steps();
@@ -286,6 +290,10 @@ impl NodeView {
             "cluster": node.settings.cluster,
             "identity": node.identity.key(),
             "agent_running": self.agent,
+            "phase": self.said.as_ref().map(|said| said.phase),
+            "step": self.said.as_ref().and_then(|said| said.step.as_deref()),
+            "waiting_for": self.said.as_ref().and_then(|said| said.waiting_for.as_deref()),
+            "error": self.said.as_ref().and_then(|said| said.error.as_ref()),
             "complete": self.attempt.as_ref().is_some_and(|attempt| attempt.completed),
             "state": self.attempt_words(),
             "kubernetes": self.registration_words(),

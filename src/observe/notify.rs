@@ -32,6 +32,11 @@ impl Notify {
         }
     }
 
+    /// Says what is waited for before there is a node that could say it.
+    pub fn waiting(&self, for_what: &str) {
+        self.status(format!("waiting for {for_what}"));
+    }
+
     fn status(&self, text: String) {
         if *self.status.borrow() != text {
             send(&[NotifyState::Status(&text)]);

@@ -17,6 +17,13 @@ fn a_second_master_is_refused_and_told_who_made_the_cluster() {
     assert_eq!(world.register(), register);
     let report = second.report(&world).expect("a report");
     assert_eq!((&report["phase"], &report["error"]["cause"]), (&"failed".into(), &"already-established".into()));
+    // Its own status says the same, without the store.
+    std::fs::rename(world.path("store"), world.path("unmounted")).expect("rename");
+    let status = second.run(&["status", "--output", "json"]).expect(0);
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).expect("JSON");
+    assert_eq!((&status["phase"], &status["error"]["cause"]), (&"failed".into(), &"already-established".into()));
+    assert!(status["error"]["message"].as_str().is_some_and(|text| text.contains("m1")), "{status}");
+    second.run(&["status"]).expect(0).says(&["It says", "role: worker"]);
 }
 
 #[test]
