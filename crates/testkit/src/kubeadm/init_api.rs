@@ -19,11 +19,15 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(240);
 const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 
-/// Starts the API stand-in as a daemon with its own session; it outlives kubeadm.
+/// Starts the API stand-in as a daemon with its own session; it outlives kubeadm. On a machine with systemd the kubelet
+/// starts it, as the real one does: what kubeadm leaves in its own unit ends with that.
 ///
 /// # Errors
 /// When the program can not be started.
 pub fn start_server(run: &Run) -> std::io::Result<()> {
+    if kubelet::is_a_service(&run.root) {
+        return kubelet::service("restart");
+    }
     let log = run.path(MEMORY).join("apiserver.log");
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(log)?;
     Command::new(std::env::current_exe()?)

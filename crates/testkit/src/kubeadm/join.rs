@@ -225,6 +225,9 @@ async fn kubelet_start(
     }
     kubelet::write_files(run, node, config, true)?;
     println!("[kubelet-start] Starting the kubelet");
+    if kubelet::is_a_service(&run.root) {
+        kubelet::service("restart")?;
+    }
     if run.script.check_kubelet_version && !kubelet::skew_allowed(&run.script.kubelet_version, version) {
         // The real kubelet may well start; a cluster outside of the skew policy is what a test wants to notice.
         eprintln!(

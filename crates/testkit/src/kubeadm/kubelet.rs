@@ -12,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// Flags of the kubelet 1.36 that a kubeadm document may pass. A kubelet does not start with an unknown flag.
@@ -75,36 +76,89 @@ const OWN_LABELS: &[&str] = &[
 ];
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
-/// `kubelet --version`; other arguments are refused. The exit code.
+/// What a kubelet is told on a machine with systemd; it is looked at before it serves.
+const CONFIG: &str = "/var/lib/kubelet/config.yaml";
+/// How often it looks for a manifest that came or went.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// `kubelet --version`; with `--config`, as its unit starts it, it runs the API server's manifest as the real one does.
+/// Other arguments are refused. The exit code.
 pub fn main(arguments: &[String]) -> u8 {
     let mut root = Path::new("/");
     let mut rest = arguments.iter();
-    let mut version = false;
+    let (mut version, mut serves) = (false, false);
     while let Some(argument) = rest.next() {
         match (argument.as_str(), argument.strip_prefix("--rootfs=")) {
             ("--version", _) | ("--version=true", _) => version = true,
             ("--rootfs", _) => root = rest.next().map_or(root, Path::new),
             (_, Some(path)) => root = Path::new(path),
+            (flag, None) if flag == format!("--config={CONFIG}") => serves = true,
+            (flag, None) if is_flag(flag) => {}
             (other, None) => {
                 eprintln!("Error: failed to parse kubelet flag: unknown flag: {other}");
                 return 1;
             }
         }
     }
-    match Script::load(root) {
+    let ended = match Script::load(root) {
         Ok(script) if version => {
             println!("Kubernetes {}", script.kubelet_version);
-            0
+            return 0;
         }
-        Ok(_) => {
-            eprintln!("the kubelet stand-in only answers --version");
-            1
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            1
-        }
+        Ok(_) if serves => serve(root),
+        Ok(_) => Err("the kubelet stand-in answers --version, and runs with --config".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    ended.err().map_or(0, |why| {
+        eprintln!("{why}");
+        1
+    })
+}
+
+fn is_flag(argument: &str) -> bool {
+    let name = argument.strip_prefix("--").and_then(|flag| flag.split_once('=')).map(|(name, _)| name);
+    name.is_some_and(|name| FLAGS.contains(&name) || ["bootstrap-kubeconfig", "kubeconfig", "config"].contains(&name))
+}
+
+/// Runs what the manifests ask for: the API server alone, which is a program and not a container here.
+fn serve(root: &Path) -> Result<(), String> {
+    if !files::under(root, CONFIG).exists() {
+        return Err(format!("failed to load kubelet config file, path: {CONFIG}: no such file or directory"));
     }
+    let manifest = files::under(root, "/etc/kubernetes/manifests/kube-apiserver.yaml");
+    let mut server: Option<Child> = None;
+    loop {
+        let ended = server.as_mut().is_none_or(|server| matches!(server.try_wait(), Ok(Some(_)) | Err(_)));
+        match (manifest.exists(), &mut server) {
+            (true, _) if ended => {
+                let mut command = Command::new("kubeadm");
+                command.args(["standin-apiserver", "--rootfs"]).arg(root);
+                server = Some(command.spawn().map_err(|error| format!("failed to start the API server: {error}"))?);
+            }
+            (false, Some(running)) => {
+                // It fails only when it has ended.
+                let _ = running.kill();
+                let _ = running.wait();
+                server = None;
+            }
+            _ => {}
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Whether systemd runs a kubelet for this root, as it does on a machine.
+pub fn is_a_service(root: &Path) -> bool {
+    root == Path::new("/") && Path::new("/run/systemd/system").is_dir()
+}
+
+/// `systemctl start kubelet`, or another verb.
+///
+/// # Errors
+/// When systemd refuses.
+pub fn service(verb: &str) -> std::io::Result<()> {
+    let status = Command::new("systemctl").args([verb, "kubelet.service"]).status()?;
+    if status.success() { Ok(()) } else { Err(std::io::Error::other(format!("systemctl {verb} kubelet: {status}"))) }
 }
 
 /// The configuration with what kubeadm sets in it (`componentconfigs/kubelet.go`).

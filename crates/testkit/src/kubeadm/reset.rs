@@ -3,7 +3,7 @@
 use super::config::load_reset;
 use super::documents::ResetConfiguration;
 use super::flags::Flags;
-use super::{Failure, Run};
+use super::{Failure, Run, kubelet};
 use crate::{apiserver, files};
 
 /// `kubeadm reset [-f] [--config F]`.
@@ -19,6 +19,9 @@ pub fn main(run: &Run, flags: &Flags) -> Result<(), Failure> {
     run.phase("remove-etcd-member", || {
         // As the real one: `/var/lib/etcd` is emptied even when there is no etcd manifest.
         println!("[reset] Deleted contents of the etcd data directory: /var/lib/etcd");
+        if kubelet::is_a_service(&run.root) {
+            kubelet::service("stop")?;
+        }
         apiserver::stop(&run.root)?;
         Ok(files::clean_folder(&run.path("/var/lib/etcd"))?)
     })?;
