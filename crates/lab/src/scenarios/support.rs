@@ -144,6 +144,13 @@ pub fn property(machine: &Machine, name: &str) -> Result<String> {
     machine.shell(&script).map(|text| text.trim().to_owned())
 }
 
+/// What the machine waits for or complains of, as its `kubestrap status` says; nothing when it is content.
+pub fn complaint(machine: &Machine) -> String {
+    let status = machine.status().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    [text(&status["waiting_for"]), text(&status["error"]["message"])].join(" ").trim().to_owned()
+}
+
 /// The machine's Node when it is Ready, with the kubelet of the machine's present boot: one that lost its power looks
 /// Ready for a while.
 pub fn ready_node(master: &Machine, machine: &Machine) -> Option<Value> {
