@@ -68,7 +68,8 @@ fn by_hand(lab: &mut Lab) -> Result<Duration> {
     master.shell("kubeadm init --config /root/init.yaml")?;
     let init = began.elapsed();
     let command = master.shell("kubeadm token create --print-join-command")?;
-    worker.shell(&format!("{} --ignore-preflight-errors=all", command.trim()))?;
+    let name = super::support::node_name(&worker);
+    worker.shell(&format!("{} --node-name {name} --ignore-preflight-errors=all", command.trim()))?;
     let join = began.elapsed();
     let took = both_ready(&master, &worker, began)?;
     lab.say(&format!(
