@@ -36,7 +36,7 @@ pub struct Scenario {
     pub about: &'static str,
     /// What it cannot do without.
     pub needs: Needs,
-    /// Whether it leaves the shared cluster ([`support::SHARED`]) whole, which then stays for the next one that shares.
+    /// Whether it leaves the shared cluster whole, which then stays for the next one that shares.
     pub shares: bool,
     /// Tells it.
     pub run: fn(&mut Lab) -> Result<()>,
