@@ -3,6 +3,7 @@
 
 use super::{Machine, disk};
 use crate::cgroups::{self, Hierarchy};
+use crate::folder::Folder;
 use crate::state::Process;
 use crate::{Result, attempted, fail, network};
 use serde::{Deserialize, Serialize};
@@ -83,7 +84,7 @@ pub fn start(machine: &Machine) -> Result<(Child, Process)> {
     let console = home.join("console.log");
     let log = File::options().create(true).append(true).open(&console);
     let log = attempted(log, format!("open {}", console.display()))?;
-    let own = attempted(std::env::current_exe(), "find this program")?;
+    let own = own_program(&machine.shared.folder)?;
     let mut child = Command::new(own)
         .args(["lab", STARTER])
         .arg(&plan)
@@ -105,6 +106,19 @@ pub fn start(machine: &Machine) -> Result<(Child, Process)> {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// A copy of this program that stays where it is: cargo replaces the file it was started from when it builds again, and
+/// does so even for `cargo xtask lab` itself.
+fn own_program(folder: &Folder) -> Result<PathBuf> {
+    let (copy, fresh) = (folder.run().join("starter"), folder.run().join("starter.new"));
+    if !copy.exists() {
+        attempted(std::fs::create_dir_all(folder.run()), "make the lab's folder")?;
+        // Also when its file is gone.
+        attempted(std::fs::copy("/proc/self/exe", &fresh), format!("copy this program to {}", fresh.display()))?;
+        attempted(std::fs::rename(&fresh, &copy), format!("rename {}", fresh.display()))?;
+    }
+    Ok(copy)
 }
 
 fn only_child(pid: u32) -> Option<Process> {
