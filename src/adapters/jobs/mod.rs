@@ -8,6 +8,7 @@
 mod record;
 mod supervise;
 mod tool;
+mod unit;
 
 pub use supervise::supervise;
 
@@ -63,10 +64,7 @@ impl Jobs {
     fn launch(&self, record: &Record, job: &JobSpec) -> io::Result<()> {
         let mut command = if self.systemd {
             let mut command = Command::new("systemd-run");
-            command.args(["--quiet", "--collect", "--service-type=exec"]);
-            command.arg(format!("--unit=kubestrap-job-{}", job.name));
-            command.arg(format!("--description={} for kubestrap", job.name.replace('-', " ")));
-            command.arg(&self.wrapper);
+            command.args(unit::options(&job.name)).arg(&self.wrapper);
             command
         } else {
             Command::new(&self.wrapper)
