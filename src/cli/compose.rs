@@ -1,10 +1,11 @@
 //! How a world is put together: settings from the configuration, identity from the machine, adapters for the rest.
 
 use super::Global;
-use crate::adapters::{self, EarlyPorts, Opts};
+use crate::adapters::{self, EarlyPorts, Opts, durable};
 use clap::Args;
 use kubestrap_core::config::settings::Settings;
-use kubestrap_core::config::{Effective, Layer, Problem, Sources, environment, failure, load, sources, user_data};
+use kubestrap_core::config::user_data::{self, UserData};
+use kubestrap_core::config::{Effective, Layer, Place, Problem, Sources, environment, failure, load, sources};
 use kubestrap_core::gate::{Gate, Open};
 use kubestrap_core::identity::{self, Imds};
 use kubestrap_core::model::cause::Outcome;
@@ -16,6 +17,9 @@ use kubestrap_core::world::World;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
+
+/// What EC2 takes as user-data, in bytes ("Run commands when you launch an EC2 instance": 16 KB, before base64).
+const MAX_USER_DATA: u64 = 16 * 1024;
 
 /// Reads the configuration and asks the machine who it is. On EC2 this waits for the metadata service, which is late
 /// on some instances; elsewhere nothing is waited for.
@@ -39,14 +43,56 @@ pub async fn configuration(global: &Global, early: &EarlyPorts) -> Outcome<Resul
     }
 }
 
-async fn layers(global: &Global, early: &EarlyPorts) -> Outcome<Result<Vec<Layer>, Problem>> {
+/// The same with the user-data of this file, which need not be this machine's: nothing is asked of anybody.
+pub fn configuration_with(
+    global: &Global,
+    early: &EarlyPorts,
+    file: &Path,
+) -> Outcome<Result<Effective, Vec<Problem>>> {
+    let mut sources = local(global, early)?;
+    Ok(user_data_of(file)?.map_err(|problem| vec![problem]).and_then(|layers| {
+        sources.user_data = layers;
+        load(sources.into_layers())
+    }))
+}
+
+/// Our layers of a file with user-data. That there are none is a problem here, for somebody asked.
+fn user_data_of(file: &Path) -> Outcome<Result<Vec<Layer>, Problem>> {
+    let place = Place::whole(&file.to_string_lossy());
+    let read = std::fs::File::open(file).and_then(|mut file| durable::read_bounded(&mut file, MAX_USER_DATA));
+    let bytes = read.map_err(|error| durable::failure(format!("read {}", file.display()), &error))?;
+    let Some(bytes) = bytes else {
+        let text = format!("it is larger than the {MAX_USER_DATA} bytes that EC2 takes; user-data may be gzip");
+        return Ok(Err(Problem::at(&place, text)));
+    };
+    Ok(match user_data::read(&bytes) {
+        Ok(UserData::Ours(layers)) => Ok(layers),
+        Ok(UserData::Empty) => Err(Problem::at(&place, "it is empty")),
+        Ok(UserData::Other(what)) => {
+            let text = format!(
+                "it has no configuration for kubestrap: {what}. What cloud-init would write to {} is checked with \
+                 `kubestrap --config FILE config check`",
+                sources::MAIN
+            );
+            Err(Problem::at(&place, text))
+        }
+        Err(problem) => Err(problem),
+    })
+}
+
+/// What this machine says itself: files and environment.
+fn local(global: &Global, early: &EarlyPorts) -> Outcome<Sources> {
     // The owner of our own process's folder: `geteuid` would need nix's `user` feature, which brings NSS in.
     let own_uid = std::fs::metadata("/proc/self").map_or(0, |data| data.uid());
-    let mut sources = Sources {
+    Ok(Sources {
         files: sources::from_files(&*early.files, own_uid, global.config.as_deref())?,
         environment: environment::layers(std::env::vars()),
         ..Sources::default()
-    };
+    })
+}
+
+async fn layers(global: &Global, early: &EarlyPorts) -> Outcome<Result<Vec<Layer>, Problem>> {
+    let mut sources = local(global, early)?;
     let wanted = sources.early();
     if identity::is_ec2(wanted.identity, &*early.files)? {
         let opts = Opts { metadata_endpoint: wanted.metadata_endpoint, ..opts(global) };

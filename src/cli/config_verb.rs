@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use kubestrap_core::config::{self, Problem};
 use kubestrap_core::model::cause::{ExitCode, Outcome};
 use serde_json::json;
+use std::path::{Path, PathBuf};
 
 /// Check and show the configuration.
 #[derive(Args)]
@@ -25,7 +26,13 @@ pub struct Config {
 #[derive(Subcommand)]
 enum What {
     /// Show every problem at once, each with its place and the nearest valid key. Exit code 10 when there is one.
+    #[command(after_help = "Examples:
+  kubestrap config check
+  kubestrap config check --user-data worker.mime     before an instance is started with it")]
     Check {
+        /// Check this file as the user-data of an instance: all of it ours, or a MIME multipart, as it is or gzip.
+        #[arg(long, value_name = "FILE")]
+        user_data: Option<PathBuf>,
         #[command(flatten)]
         output: Output,
     },
@@ -47,14 +54,18 @@ impl Config {
     pub async fn run(self, global: &Global) -> Outcome<ExitCode> {
         match self.what {
             What::Schema => print_json(&config::schema()).map(|()| ExitCode::Done),
-            What::Check { output } => check(global, output).await,
+            What::Check { user_data, output } => check(global, user_data.as_deref(), output).await,
             What::Show { output } => show(global, output).await,
         }
     }
 }
 
-async fn check(global: &Global, output: Output) -> Outcome<ExitCode> {
-    let result = compose::configuration(global, &compose::early(global)?).await?;
+async fn check(global: &Global, user_data: Option<&Path>, output: Output) -> Outcome<ExitCode> {
+    let early = compose::early(global)?;
+    let result = match user_data {
+        Some(file) => compose::configuration_with(global, &early, file)?,
+        None => compose::configuration(global, &early).await?,
+    };
     match (&result, output.output) {
         (Ok(effective), Form::Human) => {
             let settings = &effective.settings;

@@ -135,3 +135,37 @@ fn layers_win_in_order_and_show_says_which() {
     let mut command = machine.command(&["config", "check"]);
     crate::process::finish(command.env("KUBESTRAP_JION__WAIT", "1h")).expect(10).says(&["KUBESTRAP_JION__WAIT"]);
 }
+
+/// A machine without any configuration, and `config check` with this as a file of user-data.
+fn checked(user_data: &str) -> crate::process::Finished {
+    let world = World::new();
+    let machine = world.bare_machine("laptop", "");
+    std::fs::remove_file(machine.path("/etc/kubestrap/config.yaml")).expect("it was there");
+    let file = world.path("user-data");
+    std::fs::write(&file, user_data).expect("write");
+    machine.run(&["config", "check", "--user-data", &file.to_string_lossy()])
+}
+
+#[test]
+fn user_data_is_checked_before_an_instance_has_it() {
+    checked(&format!("#kubestrap\n{GOOD}")).expect(0).says(&["is good", "worker of cluster prod"]);
+    let mime = |configuration: &str| {
+        format!(
+            "Content-Type: multipart/mixed; boundary=\"x\"\nMIME-Version: 1.0\n\n--x\n\
+             Content-Type: text/cloud-config\n\n#cloud-config\nruncmd: [[\"true\"]]\n\n--x\n\
+             Content-Type: application/x-kubestrap+yaml\n\n{configuration}\n--x--\n"
+        )
+    };
+    checked(&mime(GOOD)).expect(0).says(&["is good"]);
+    checked(&mime(&format!("{GOOD}rol: worker\n"))).expect(10).says(&["user-data", "rol", "role"]);
+}
+
+#[test]
+fn user_data_that_is_not_ours_or_too_large_is_no_good_configuration() {
+    checked("#cloud-config\nruncmd: []\n").expect(10).says(&["#cloud-config", "--config FILE"]);
+    checked("\n").expect(10).says(&["empty"]);
+    let long = "# more than fits\n".repeat(1024);
+    checked(&format!("#kubestrap\n{GOOD}{long}")).expect(10).says(&["16384", "gzip"]);
+    let nothing = World::new().bare_machine("laptop", GOOD);
+    nothing.run(&["config", "check", "--user-data", "/nowhere/at-all"]).expect(14).says(&["/nowhere/at-all"]);
+}
