@@ -149,7 +149,7 @@ causes! {
     /// The disk is full.
     DiskFull => "disk-full", GaveUp, Transient, "free some space";
     /// A file or folder cannot be read or written.
-    FileAccess => "file-access", Permission, Permanent, "run as root, and check that the file system is mounted read-write";
+    FileAccess => "file-access", Permission, Permanent, "run as root; check that the file system is mounted read-write and, for the service, in ReadWritePaths of its unit";
     /// A program that is needed is not installed.
     ToolMissing => "tool-missing", Tool, Permanent, "install it, or correct PATH";
     /// A program ended with an error.

@@ -4,6 +4,7 @@ mod boot;
 mod cluster;
 mod interrupted;
 mod outages;
+mod service;
 mod shipped;
 mod support;
 mod timing;
@@ -46,6 +47,7 @@ pub struct Scenario {
 pub const SCENARIOS: &[&[Scenario]] = &[
     shipped::SCENARIOS,
     boot::SCENARIOS,
+    service::SCENARIOS,
     timing::SCENARIOS,
     cluster::SCENARIOS,
     interrupted::SCENARIOS,
