@@ -7,6 +7,7 @@ mod mutants;
 mod process;
 mod simulate;
 mod test;
+mod units;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +30,8 @@ enum Command {
     Bench(bench::Bench),
     /// Real nodes in namespaces on this machine: systemd, containerd, kubelet and kubeadm.
     Lab(lab::LabArgs),
+    /// The units and the user-data that are shipped, judged by systemd, cloud-init and kubestrap.
+    Units(units::UnitsArgs),
     /// Rules for dependencies: licences, forbidden crates, duplicates.
     Verify,
     /// Many seeds of a simulated world, with the safety rules as invariants.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
         Command::Lab(lab) => lab.run(),
+        Command::Units(units) => units.run(),
         Command::Verify => verify::run(),
         Command::Simulate(options) => simulate::run(&options).map_err(std::io::Error::other),
         Command::Mutants(options) => mutants::run(&options).map_err(std::io::Error::other),

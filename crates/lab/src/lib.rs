@@ -16,6 +16,7 @@
 //! | [`vm`] | a machine with firmware and a kernel of its own |
 //! | [`lab`] | all of it together |
 //! | [`scenarios`] | stories that are told with it |
+//! | [`shipped`] | the units and the user-data of the repository |
 
 pub mod cgroups;
 pub mod claim;
@@ -32,6 +33,7 @@ pub mod needs;
 pub mod network;
 pub mod programs;
 pub mod scenarios;
+pub mod shipped;
 pub mod state;
 pub mod sysctls;
 pub mod tree;

@@ -4,8 +4,7 @@
 use super::{Needs, Scenario};
 use crate::lab::Lab;
 use crate::machine::{Boot, Machine, Spec};
-use crate::{Result, attempted, fail};
-use std::path::Path;
+use crate::{Result, fail, shipped};
 
 /// See the module.
 pub const SCENARIOS: &[Scenario] = &[Scenario {
@@ -16,53 +15,20 @@ pub const SCENARIOS: &[Scenario] = &[Scenario {
     run: shipped_files,
 }];
 
-/// What `systemd-analyze security` may say of the unit at most; SECURITY.md says what is left and why.
-const EXPOSURE: f64 = 2.2;
-const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const PLACE: &str = "/root/user-data";
-/// Takes user-data apart as cloud-init does, and leaves the cloud-config and kubestrap's configuration as files.
-const TAKE_APART: &str = r##"
-import email, sys, yaml
-name = sys.argv[1]
-text = open(name).read()
-parts = {}
-if text.startswith("#cloud-config"):
-    parts["text/cloud-config"] = text
-    files = yaml.safe_load(text)["write_files"]
-    parts["ours"] = next(f["content"] for f in files if f["path"] == "/etc/kubestrap/config.yaml")
-elif text.startswith("#kubestrap"):
-    parts["ours"] = text
-else:
-    message = email.message_from_string(text)
-    assert message.is_multipart() and not message.defects, message.defects
-    for part in message.walk():
-        if not part.is_multipart():
-            assert not part.defects, part.defects
-            parts[part.get_content_type()] = part.get_payload(decode=True).decode()
-    parts["ours"] = parts["application/x-kubestrap+yaml"]
-if "text/cloud-config" in parts:
-    open(name + ".cloud-config", "w").write(parts["text/cloud-config"])
-open(name + ".ours", "w").write(parts["ours"])
-"##;
 
 fn shipped_files(lab: &mut Lab) -> Result<()> {
     let machine = lab.machine(&Spec::new("m1").boot(Boot::Plain))?;
     machine.power_on()?;
     machine.wait_booted()?;
     units(lab, &machine)?;
-    machine.write(&format!("{PLACE}/take-apart.py"), TAKE_APART, 0o644)?;
-    let folder = Path::new(REPOSITORY).join("cloud-init");
-    let mut checked = 0;
-    for entry in attempted(std::fs::read_dir(&folder), format!("read {}", folder.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name != "README.md" {
-            user_data(&machine, &name, &attempted(std::fs::read_to_string(&path), format!("read {name}"))?)?;
-            checked += 1;
-        }
+    machine.write(&format!("{PLACE}/take-apart.py"), shipped::TAKE_APART, 0o644)?;
+    let files = shipped::user_data()?;
+    for (name, text) in &files {
+        user_data(&machine, name, text)?;
     }
-    lab.say(&format!("{checked} files of cloud-init/ are what they should be"));
-    if checked == 0 { fail("there are no files in cloud-init/") } else { Ok(()) }
+    lab.say(&format!("{} files of cloud-init/ are what they should be", files.len()));
+    Ok(())
 }
 
 fn units(lab: &Lab, machine: &Machine) -> Result<()> {
@@ -73,14 +39,12 @@ fn units(lab: &Lab, machine: &Machine) -> Result<()> {
     }
     machine.shell("systemd-tmpfiles --create /usr/lib/tmpfiles.d/kubestrap.conf")?;
     let words = machine.shell("systemd-analyze security --no-pager kubestrap.service | tail -1")?;
-    let level = words.split_whitespace().find_map(|word| word.parse::<f64>().ok());
-    let Some(level) = level else { return fail(format!("systemd-analyze security said: {words}")) };
-    lab.say(&format!("the unit's exposure is {level} (at most {EXPOSURE})"));
-    if level > EXPOSURE {
-        fail(format!("the sandbox has become weaker: {level} instead of {EXPOSURE}"))
-    } else {
-        Ok(())
-    }
+    let Some(level) = words.split_whitespace().find_map(shipped::tenths) else {
+        return fail(format!("systemd-analyze security said: {words}"));
+    };
+    let most = shipped::exposure()?;
+    lab.say(&format!("the unit's exposure is {level} tenths (at most {most})"));
+    if level > most { fail(format!("the sandbox has become weaker: {words}")) } else { Ok(()) }
 }
 
 fn user_data(machine: &Machine, name: &str, text: &str) -> Result<()> {
@@ -91,6 +55,5 @@ fn user_data(machine: &Machine, name: &str, text: &str) -> Result<()> {
     if machine.exists(&format!("{path}.cloud-config")) {
         machine.shell(&format!("cloud-init schema --config-file {path}.cloud-config"))?;
     }
-    // What EC2 takes: 16 KiB before base64.
-    if text.len() > 16 * 1024 { fail(format!("{name} is larger than user-data may be")) } else { Ok(()) }
+    if text.len() > shipped::USER_DATA_LIMIT { fail(format!("{name} is larger than user-data may be")) } else { Ok(()) }
 }
