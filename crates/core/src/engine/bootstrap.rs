@@ -1,6 +1,6 @@
 //! Passes over steps until nothing is wanted.
 
-use super::patience::{Backoff, limit};
+use super::patience::{Backoff, limit, longest};
 use super::{Step, Verdict};
 use crate::journal::{Entry, Journal};
 use crate::model::cause::{Cause, Failure, Outcome};
@@ -155,7 +155,7 @@ async fn back_off(node: &Node, step: PatientStep, failure: Failure, trouble: &mu
         }
         return Err(last);
     }
-    let after = node.jitter(trouble.backoff.step());
+    let after = node.jitter(trouble.backoff.step().min(longest(failure.cause)));
     node.enter(Phase::Waiting);
     node.tell(&Event::Retrying { what: step.name, failure: &failure, after });
     node.world.time.sleep(after).await;

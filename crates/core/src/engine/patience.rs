@@ -29,6 +29,15 @@ impl Backoff {
     }
 }
 
+/// The longest delay after this cause. An API server starts within seconds, and asking it costs little: a node whose
+/// machine was rebooted must not wait half a minute for a server that has been up for long.
+pub fn longest(cause: Cause) -> Duration {
+    match cause {
+        Cause::ApiUnavailable => Duration::from_secs(4),
+        _ => LONGEST,
+    }
+}
+
 /// How long this cause is retried, of a step that has `patience` in all: some causes are known not to mend themselves
 /// later than that (facts: reliability.md).
 pub fn limit(cause: Cause, patience: Duration) -> Duration {
@@ -49,6 +58,12 @@ mod tests {
         let mut backoff = Backoff::default();
         let delays: Vec<u64> = (0..7).map(|_| backoff.step().as_secs()).collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn an_api_server_is_asked_often() {
+        assert_eq!(longest(Cause::ApiUnavailable), Duration::from_secs(4));
+        assert_eq!(longest(Cause::StoreUnavailable), LONGEST);
     }
 
     #[test]
