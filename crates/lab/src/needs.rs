@@ -18,8 +18,12 @@ const PROGRAMS: &[(&str, &str)] = &[
 ];
 /// Needed only while there is no root tree.
 const TREE_PROGRAMS: &[(&str, &str)] = &[("debootstrap", "debootstrap"), ("dpkg-deb", "dpkg")];
-/// The tree, the images and some machines.
-const SPACE_MIB: u64 = 4096;
+/// What some machines write, stand-ins or real nodes.
+const MACHINES_MIB: u64 = 512;
+/// The root tree (600 MiB), what `debootstrap` downloads for it, and the servers that are built and installed into it.
+const TREE_MIB: u64 = 1024;
+/// Unpacked container images of a Kubernetes folder, and what etcd and the images' copies on each node need.
+const KUBERNETES_MIB: u64 = 2048;
 /// What a machine's start does, once, in namespaces that go with it. `$1` is an empty folder on the lab's disk.
 const PROBE: &str = "mkdir -p \"$1/upper\" \"$1/work\" \"$1/root\"
 mount -t overlay overlay -o \"lowerdir=/usr,upperdir=$1/upper,workdir=$1/work\" \"$1/root\"
@@ -92,18 +96,33 @@ pub(crate) fn missing(wanted: &[(&str, &str)], places: &[PathBuf]) -> Option<Str
         .then(|| format!("the lab needs programs that are not in PATH: {names}; apt-get install {packages}"))
 }
 
+/// What is still to be written below the folder, in MiB.
+fn wanted_space(tree_is_built: bool, with_kubernetes: bool) -> u64 {
+    let tree = if tree_is_built { 0 } else { TREE_MIB };
+    let kubernetes = if with_kubernetes { KUBERNETES_MIB } else { 0 };
+    MACHINES_MIB + tree + kubernetes
+}
+
 fn space(folder: &Folder) -> Result<Option<String>> {
+    let wanted = wanted_space(tree::is_built(folder), crate::folder::kubernetes(folder).is_some());
     let place = folder.path().ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let free = attempted(nix::sys::statvfs::statvfs(place), format!("ask for the space on {}", place.display()))?;
     let free = free.blocks_available() * free.fragment_size() / 1024 / 1024;
     let place = place.display();
-    Ok((free < SPACE_MIB)
-        .then(|| format!("{place} has {free} MiB free, and the lab needs {SPACE_MIB}; KUBESTRAP_LAB_DIR moves it")))
+    Ok((free < wanted)
+        .then(|| format!("{place} has {free} MiB free, and the lab needs {wanted}; KUBESTRAP_LAB_DIR moves it")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lab_without_kubernetes_asks_for_less() {
+        assert_eq!(wanted_space(true, false), MACHINES_MIB);
+        assert!(wanted_space(false, false) < 2048, "what a small CI machine has left beside a build");
+        assert_eq!(wanted_space(false, true), MACHINES_MIB + TREE_MIB + KUBERNETES_MIB);
+    }
 
     #[test]
     fn all_that_is_missing_is_named_with_its_packages_once() {
