@@ -1,6 +1,6 @@
 //! What this machine must have, asked all at once.
 
-use crate::command::{Finished, finish, program};
+use crate::command::{self, Finished, finish};
 use crate::folder::Folder;
 use crate::{Result, attempted, fail, tree};
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ pub fn allowed(folder: &Folder) -> Result<()> {
 
 fn probe(place: &Path) -> Result<Finished> {
     let namespaces = ["--mount", "--uts", "--ipc", "--pid", "--cgroup", "--net", "--fork", "--propagation", "private"];
-    finish(program("unshare", &namespaces).args(["sh", "-ec", PROBE, "probe"]).arg(place))
+    finish(command::program("unshare", &namespaces).args(["sh", "-ec", PROBE, "probe"]).arg(place))
 }
 
 /// What is missing, all of it, with the command that mends it.
@@ -81,6 +81,16 @@ pub fn check(folder: &Folder) -> Result<()> {
     let problems = [missing(&wanted, &places), allowed(folder).err().map(|error| error.to_string()), space(folder)?];
     let problems: Vec<String> = problems.into_iter().flatten().collect();
     if problems.is_empty() { Ok(()) } else { fail(problems.join("\n")) }
+}
+
+/// One program that only some scenario needs.
+///
+/// # Errors
+/// When it is not there, with the package that has it.
+pub fn program(name: &str, package: &str) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    missing(&[(name, package)], &places).map_or(Ok(()), fail)
 }
 
 /// The programs that are in none of these folders.

@@ -3,6 +3,7 @@
 mod boot;
 mod cluster;
 mod interrupted;
+mod network;
 mod outages;
 mod service;
 mod shipped;
@@ -52,6 +53,7 @@ pub const SCENARIOS: &[&[Scenario]] = &[
     cluster::SCENARIOS,
     interrupted::SCENARIOS,
     outages::SCENARIOS,
+    network::SCENARIOS,
     cluster::LATE,
     outages::AFTER_LATE,
     virtual_machine::SCENARIOS,
