@@ -6,6 +6,7 @@ mod lab;
 mod mutants;
 mod process;
 mod simulate;
+mod soak;
 mod test;
 mod units;
 mod verify;
@@ -28,6 +29,8 @@ enum Command {
     Test(test::Test),
     /// kubestrap beside the shell loop it replaces: latency, start-up, memory, requests.
     Bench(bench::Bench),
+    /// A cluster with faults for an hour: is everything as it was?
+    Soak(soak::Soak),
     /// Real nodes in namespaces on this machine: systemd, containerd, kubelet and kubeadm.
     Lab(lab::LabArgs),
     /// The units and the user-data that are shipped, judged by systemd, cloud-init and kubestrap.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Soak(soak) => soak.run(),
         Command::Lab(lab) => lab.run(),
         Command::Units(units) => units.run(),
         Command::Verify => verify::run(),

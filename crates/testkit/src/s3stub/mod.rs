@@ -172,6 +172,11 @@ impl S3Stub {
         lock(&self.0.bucket).objects.get(key).cloned()
     }
 
+    /// The keys of everything that is stored, in ascending order.
+    pub fn keys(&self) -> Vec<String> {
+        lock(&self.0.bucket).objects.keys().cloned().collect()
+    }
+
     /// Stores behind everybody's back.
     pub fn store(&self, key: &str, body: impl Into<Bytes>) {
         lock(&self.0.bucket).store(key, body.into());
