@@ -2,7 +2,7 @@
 
 use super::compose;
 use super::last_word::LastWord;
-use super::state::{self, Lock};
+use super::state::Lock;
 use super::{Global, trace_file};
 use crate::observe::logs::Log;
 use crate::observe::metrics::{self, Metrics};
@@ -16,6 +16,7 @@ use futures_util::future::{Either, select};
 use kubestrap_core::duties;
 use kubestrap_core::engine::{self, Duty, Step};
 use kubestrap_core::gate::{Chain, Gate};
+use kubestrap_core::identity;
 use kubestrap_core::model::cause::{Cause, ExitCode, Failure, Outcome};
 use kubestrap_core::model::report::Phase;
 use kubestrap_core::node::{Node, Observer};
@@ -105,7 +106,7 @@ impl Run {
             }
         };
         let steps = steps::selected(steps::for_role(node.settings.role), &self.only, &self.skip)?;
-        state::bind(&node)?;
+        identity::bind_state(&*node.world.files, &node.identity.key())?;
         if let Some(address) = node.settings.metrics.listen {
             let listener = serve::bind(address).await?;
             let (metrics, node) = (metrics.clone(), node.clone());

@@ -4,8 +4,10 @@
 mod ec2;
 mod host;
 mod imds;
+mod owner;
 
 pub use imds::Imds;
+pub use owner::bind_state;
 
 use crate::config::settings::{IdentitySource, NodeSettings};
 use crate::model::cause::{Cause, Failure, Outcome};
