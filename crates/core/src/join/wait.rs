@@ -74,6 +74,9 @@ async fn look(node: &Node, latest: &mut Latest, burnt: Option<&str>) -> Outcome<
     match reading.fetched {
         Fetched::Absent => {
             *latest = Latest { highest: latest.highest, ..Latest::default() };
+            // The cluster whose bundle was here may have been retired. A report that goes on to name it would keep the
+            // next master from claiming the register (safety rule 3); this machine is in no cluster yet.
+            node.update(|status| status.uid = None);
             return Err(Failure::new(Cause::NoBundle, attempted, "no master has published one yet"));
         }
         Fetched::Unchanged => {}
