@@ -38,7 +38,7 @@ enum Command {
     /// Rules for dependencies: licences, forbidden crates, duplicates.
     Verify,
     /// Many seeds of a simulated world, with the safety rules as invariants.
-    Simulate(simulate::SimulateArgs),
+    Simulate(simulate::Simulate),
     /// Break each safety rule on purpose, and expect a test to notice.
     Mutants(mutants::MutantsArgs),
 }
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Command::Lab(lab) => lab.run(),
         Command::Units(units) => units.run(),
         Command::Verify => verify::run(),
-        Command::Simulate(options) => simulate::run(&options).map_err(std::io::Error::other),
+        Command::Simulate(options) => options.run(),
         Command::Mutants(options) => mutants::run(&options).map_err(std::io::Error::other),
     };
     match result {

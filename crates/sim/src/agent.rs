@@ -6,6 +6,7 @@ use crate::scenario::Scenario;
 use crate::store::Writer;
 use crate::universe::Universe;
 use kubestrap_core::config::settings::{JoinSettings, Settings, StoreLocation};
+use kubestrap_core::identity::{self, Imds};
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::model::identity::Role;
 use kubestrap_core::model::names::{ClusterName, Endpoint};
@@ -32,7 +33,11 @@ pub fn begin(universe: &Rc<Universe>, machine: usize) -> Life {
         let world = World::new(desk.ports(), gate, observer);
         let about = &universe.machines[machine];
         let settings = settings(&universe.scenario, about.role, about.token_ttl)?;
-        let node = Node::new(Rc::new(settings), Rc::new(about.identity.clone()), world);
+        let imds = Imds::new(world.metadata.clone(), world.time.clone());
+        let found = identity::discover(&world, &imds, settings.identity, &settings.node).await?;
+        universe.judge_identity(machine, &found);
+        identity::bind_state(&*world.files, &found.key())?;
+        let node = Node::new(Rc::new(settings), Rc::new(found), world);
         let (steps, duties) = (steps::for_role(about.role), duties::for_role(about.role));
         engine::live(&node, &steps, &duties).await
     })
@@ -85,6 +90,9 @@ impl Observer for Watcher {
             Event::StepEnded { step, took, .. } => format!("step {step} done in {} ms", took.as_millis()),
             Event::Retrying { what, failure, after } => format!("{what} again in {} ms: {failure}", after.as_millis()),
             Event::DutyTicked { duty, result: Err(failure), .. } => format!("duty {duty} failed: {failure}"),
+            Event::Phase(phase) => format!("is {}", phase.as_str()),
+            Event::StepStarted { step, why } => format!("step {step} begins: {why}"),
+            Event::Note(text) => format!("says: {text}"),
             other => format!("{other:?}"),
         };
         universe.judge_text(6, "an event", &told);

@@ -2,70 +2,156 @@
 
 use crate::cluster::ENDPOINT;
 use crate::invariants::CLUSTER;
+use crate::machine::furnish;
+use crate::network::partition;
 use crate::scenario::Calamity;
 use crate::store::Writer;
 use crate::universe::Universe;
 use jiff::SignedDuration;
 use kubestrap_core::model::identity::Role;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 /// Lifecycle rules count in days; here an object must at least have been left alone for this long.
 const LIFECYCLE_AGE: SignedDuration = SignedDuration::from_mins(30);
 
+/// The longest that an API server is away: less than the half hour for which joins are tried.
+const LONGEST_API_OUTAGE: Duration = Duration::from_secs(25 * 60);
+/// How long EC2 is blind at most.
+const LONGEST_BLINDNESS: Duration = Duration::from_secs(40 * 60);
+
 /// Schedules everything.
 pub fn schedule(universe: &Rc<Universe>) {
-    for calamity in universe.scenario.calamities {
+    for calamity in universe.scenario.calamities.iter().copied() {
         let at = universe.rng.between(Duration::from_secs(5), universe.scenario.faults_last);
         // Most of a bootstrap happens in its first minutes.
-        let at = if universe.rng.below(2) == 0 && *calamity != Calamity::Lifecycle { at / 16 } else { at };
+        let early = universe.rng.below(2) == 0 && !matches!(calamity, Calamity::Lifecycle | Calamity::Ec2Blind);
+        let at = if early { at / 16 } else { at };
         let world = universe.clone();
         match calamity {
             Calamity::DeathOfHolder => universe.deaths_due.set(universe.deaths_due.get() + 1),
-            _ => universe.timeline.after(at, move || strike(&world, *calamity)),
+            Calamity::HolderStopped => universe.stops_due.set(universe.stops_due.get() + 1),
+            _ => universe.timeline.after(at, move || strike(&world, calamity)),
         }
+    }
+    let clones = universe.machines.iter().filter(|machine| machine.is_clone(&universe.scenario));
+    for machine in clones {
+        let (world, index) = (universe.clone(), machine.index);
+        universe.timeline.after(machine.starts_at, move || copy_disk(&world, index));
+    }
+    if universe.scenario.rebuilt {
+        let world = universe.clone();
+        universe.timeline.after(universe.scenario.faults_last * 4 / 10, move || tear_down(&world));
     }
 }
 
 fn strike(universe: &Rc<Universe>, calamity: Calamity) {
     let machine = universe.rng.below(universe.machines.len() as u64) as usize;
     match calamity {
-        Calamity::Kill => universe.kill_agent(machine, "at random"),
+        Calamity::Kill => {
+            universe.count(calamity.name());
+            universe.kill_agent(machine, "at random");
+        }
         Calamity::Reboot => universe.reboot(machine),
         Calamity::Stall => stall(universe, machine),
-        Calamity::Death => lose(universe, machine),
-        Calamity::DeathOfHolder => {}
+        Calamity::Death => lose(universe, machine, calamity),
+        Calamity::DeathOfHolder | Calamity::HolderStopped => {}
         Calamity::Lifecycle => expire(universe),
         Calamity::Tampering => tamper(universe),
         Calamity::TokensRevoked => revoke(universe),
+        Calamity::Partition => {
+            universe.count(calamity.name());
+            partition(universe, machine);
+        }
+        Calamity::ClockStep => universe.step_clock(machine),
+        Calamity::DiskFull => fill_disk(universe, machine),
+        Calamity::ApiAway => {
+            let lasts = for_a_while(universe, Duration::from_secs(60), LONGEST_API_OUTAGE);
+            universe.count(calamity.name());
+            universe.note_world(format_args!("the API server is DOWN for {} s", lasts.as_secs()));
+            universe.api_away_until.set(universe.timeline.now() + lasts);
+        }
+        Calamity::Ec2Blind => {
+            let lasts = for_a_while(universe, Duration::from_secs(300), LONGEST_BLINDNESS);
+            universe.note_world(format_args!("EC2 shows nobody anything for {} s", lasts.as_secs()));
+            universe.blind_until.set(universe.timeline.now() + lasts);
+        }
+    }
+}
+
+/// A random time that ends with the faults at the latest.
+fn for_a_while(universe: &Universe, least: Duration, most: Duration) -> Duration {
+    let left = universe.scenario.faults_last.saturating_sub(universe.timeline.now());
+    universe.rng.between(least, most).min(left)
+}
+
+fn fill_disk(universe: &Rc<Universe>, machine: usize) {
+    let lasts = for_a_while(universe, Duration::from_secs(10), Duration::from_secs(600));
+    universe.count("disk-full");
+    universe.note(machine, format_args!("DISK FULL for {} s", lasts.as_secs()));
+    universe.machines[machine].full_until.set(universe.timeline.now() + lasts);
+}
+
+/// An instance is made from the disk of another one, as it is at this moment.
+fn copy_disk(universe: &Rc<Universe>, machine: usize) {
+    let others = universe.machines.iter().filter(|other| !other.is_clone(&universe.scenario)).count();
+    let from = &universe.machines[universe.rng.below(others as u64) as usize];
+    let mut disk = from.state.borrow().disk.clone();
+    disk.wipe("/run");
+    furnish(&mut disk, &universe.machines[machine].identity);
+    let bound = disk.has("/var/lib/kubestrap/identity.json");
+    universe.machines[machine].cloned.set(bound);
+    let how = if bound { "which has state on it" } else { "which has no state yet" };
+    universe.note(machine, format_args!("is made from the disk of {}, {how}", from.name));
+    universe.machines[machine].state.borrow_mut().disk = disk;
+}
+
+/// Every machine of the first generation is terminated.
+fn tear_down(universe: &Rc<Universe>) {
+    universe.note_world(format_args!("the environment is torn down"));
+    for machine in universe.machines.iter().filter(|machine| machine.generation == 0) {
+        universe.die(machine.index);
     }
 }
 
 fn stall(universe: &Rc<Universe>, machine: usize) {
     let duration = universe.rng.between(Duration::from_secs(30), Duration::from_secs(900));
+    universe.count("stall");
     universe.note(machine, format_args!("STALLS for {} s", duration.as_secs()));
     universe.machines[machine].stalled_until.set(universe.timeline.now() + duration);
     // The executor looks again when there is an entry at the end of the stall.
-    universe.timeline.after(duration, || {});
+    let (world, up) = (universe.clone(), universe.has_live_agent(machine));
+    universe.timeline.after(duration, move || {
+        if up && world.has_live_agent(machine) && world.monitor.borrow().unlocked.contains(&machine) {
+            world.count("woke-after-takeover");
+            world.note(machine, format_args!("wakes up, and has lost the register meanwhile"));
+        }
+    });
 }
 
 /// Loses a machine, but never the last master.
-fn lose(universe: &Rc<Universe>, machine: usize) {
+fn lose(universe: &Rc<Universe>, machine: usize, calamity: Calamity) {
     let masters = universe.survivors().filter(|machine| machine.role == Role::Master).count();
     if universe.machines[machine].role == Role::Worker || masters > 1 {
-        universe.count("deaths");
+        universe.count(calamity.name());
         universe.die(machine);
     }
 }
 
 impl Universe {
-    /// This machine changed the register: perhaps the last thing it did.
+    /// This machine changed the register: perhaps the last thing it did, or the last for long.
     pub fn tempt_fate(self: &Rc<Self>, machine: usize) {
-        if self.deaths_due.get() > 0 && self.faulty() && self.rng.below(3) > 0 {
-            self.deaths_due.set(self.deaths_due.get() - 1);
-            let delay = self.rng.between(Duration::ZERO, Duration::from_secs(15));
-            let universe = self.clone();
-            self.timeline.after(delay, move || lose(&universe, machine));
+        let struck = |due: &Cell<u32>| {
+            let struck = due.get() > 0 && self.faulty() && self.rng.below(3) > 0;
+            due.set(due.get() - u32::from(struck));
+            struck
+        };
+        let (universe, soon) = (self.clone(), || self.rng.between(Duration::ZERO, Duration::from_secs(15)));
+        if struck(&self.deaths_due) {
+            self.timeline.after(soon(), move || lose(&universe, machine, Calamity::DeathOfHolder));
+        } else if struck(&self.stops_due) {
+            self.timeline.after(soon(), move || universe.stop_for_long(machine));
         }
     }
 }
@@ -84,11 +170,12 @@ fn expire(universe: &Rc<Universe>) {
 }
 
 fn revoke(universe: &Rc<Universe>) {
+    universe.count("tokens-revoked");
     universe.note_world(format_args!("an administrator deletes all bootstrap tokens"));
     let mut etcds = universe.etcds.borrow_mut();
     let mut monitor = universe.monitor.borrow_mut();
     for etcd in etcds.iter_mut() {
-        let skew = universe.machines[etcd.machine].skew;
+        let skew = universe.machines[etcd.machine].clock.skew();
         let tokens = std::mem::take(&mut etcd.tokens);
         monitor.revoked.extend(tokens.into_iter().map(|(id, token)| (id, (token.expires_at, skew))));
     }
@@ -131,7 +218,7 @@ fn tamper(universe: &Rc<Universe>) {
         (4, _) => bundle = "not a bundle".into(),
         _ => {}
     }
-    universe.count("tampered");
+    universe.count("tampering");
     universe.note_world(format_args!("an intruder replaces the bundle (kind {kind})"));
     universe.force(Writer::World, &key, Some(bundle.to_string().into_bytes()));
 }

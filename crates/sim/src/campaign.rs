@@ -1,11 +1,15 @@
-//! Many seeds of many scenarios, on every core.
+//! Many seeds of a scenario, on every core; and whether they showed anything.
 
-use crate::run::{Summary, Violation, run_seed};
+use crate::run::{Summary, run_seed};
 use crate::scenario::Scenario;
+use crate::story::Violation;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A campaign of so many seeds must have seen everything that its scenario is about; a shorter one may miss the rarest.
+pub const TELLING: u64 = 400;
 
 /// What many seeds of one scenario were.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +27,7 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    fn add(&mut self, result: Result<Summary, Violation>) {
+    fn add(&mut self, result: Result<Summary, Box<Violation>>) {
         match result {
             Ok(summary) => {
                 self.seeds += 1;
@@ -33,15 +37,24 @@ impl Campaign {
             }
             Err(new) => {
                 if self.violation.as_ref().is_none_or(|known| new.seed < known.seed) {
-                    self.violation = Some(new);
+                    self.violation = Some(*new);
                 }
             }
         }
     }
+
+    /// What the scenario is about and never happened: a fault kind, a calamity, an event that it must have seen. Empty
+    /// for a campaign that is shorter than [`TELLING`].
+    pub fn never_happened(&self, scenario: &Scenario) -> Vec<&'static str> {
+        let seen = |what: &&'static str| self.counts.get(what).copied().unwrap_or_default() > 0;
+        let expected = scenario.expected().into_iter();
+        if self.seeds < TELLING { Vec::new() } else { expected.filter(|what| !seen(what)).collect() }
+    }
 }
 
-/// Runs seeds on `threads` threads; after a violation no further seed is begun.
-pub fn campaign(scenario: &Scenario, seeds: Range<u64>, threads: usize) -> Campaign {
+/// Runs seeds on `threads` threads; after a violation no further seed is begun. `progress` is told after each seed how
+/// many have ended.
+pub fn campaign(scenario: &Scenario, seeds: Range<u64>, threads: usize, progress: &(dyn Fn(u64) + Sync)) -> Campaign {
     let next = AtomicU64::new(seeds.start);
     let total = Mutex::new(Campaign::default());
     let work = || {
@@ -56,6 +69,7 @@ pub fn campaign(scenario: &Scenario, seeds: Range<u64>, threads: usize) -> Campa
             }
             if let Ok(mut total) = total.lock() {
                 total.add(result);
+                progress(total.seeds);
             }
         }
     };
@@ -65,4 +79,23 @@ pub fn campaign(scenario: &Scenario, seeds: Range<u64>, threads: usize) -> Campa
         }
     });
     total.into_inner().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario;
+
+    #[test]
+    fn a_campaign_in_which_a_fault_never_struck_shows_nothing() {
+        let kills = scenario::by_name("kills").expect("kills");
+        let counts = kills.expected().into_iter().map(|what| (what, 1)).collect();
+        let mut seen = Campaign { seeds: TELLING, counts, ..Campaign::default() };
+        assert_eq!(seen.never_happened(&kills), Vec::<&str>::new());
+        seen.counts.insert("reboot", 0);
+        seen.counts.remove("killed-within");
+        assert_eq!(seen.never_happened(&kills), ["killed-within", "reboot"]);
+        seen.seeds = TELLING - 1;
+        assert_eq!(seen.never_happened(&kills), Vec::<&str>::new());
+    }
 }

@@ -1,6 +1,7 @@
 //! Kubernetes clusters: what an etcd knows, where its API server is, and whether it answers.
 
 use crate::machine::{Agent, Power};
+use crate::network::{Far, Way};
 use crate::universe::Universe;
 use jiff::Timestamp;
 use kubestrap_core::model::names::CaHash;
@@ -58,16 +59,23 @@ impl Universe {
             return None;
         }
         let number: usize = state.disk.text(ETCD_DATA)?.parse().ok()?;
-        (self.etcds.borrow().get(number)?.healthy_from <= now).then_some(number)
+        let etcds = self.etcds.borrow();
+        // Data that was copied to another disk does not make that machine a member.
+        let etcd = etcds.get(number).filter(|etcd| etcd.machine == machine)?;
+        (etcd.healthy_from <= now && self.api_away_until.get() <= now).then_some(number)
     }
 
     /// The etcd behind the endpoint, as this machine reaches it: its own API server, or the first that answers.
     pub fn api_behind_endpoint(&self, caller: usize) -> Option<usize> {
+        let connected = |machine: usize| self.machines[machine].way(Far::Api, self.timeline.now()) == Way::Open;
         // Whoever was told that it lost the register is taken out of the load balancer by its operator: the static pods
         // of a control plane outlive the kubelet that the agent stops.
-        let in_service = |machine: &usize| !matches!(self.machines[*machine].state.borrow().agent, Agent::Refused(_));
+        let in_service = |machine: &usize| {
+            let refused = matches!(self.machines[*machine].state.borrow().agent, Agent::Refused(_));
+            connected(*machine) && !refused
+        };
         let other = || (0..self.machines.len()).filter(in_service).find_map(|machine| self.api_on(machine));
-        self.api_on(caller).or_else(other)
+        self.api_on(caller).or_else(|| connected(caller).then(other).flatten())
     }
 
     /// A token of this cluster that has not expired by its API server's clock (which removes those that have).

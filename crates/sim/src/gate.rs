@@ -1,5 +1,6 @@
 //! The gate of a simulated node: notes every call, kills the agent before, after or within one, and keeps rule 7.
 
+use crate::faults::Fault;
 use crate::universe::Universe;
 use kubestrap_core::gate::{Admission, Call, Delivery, Gate};
 use kubestrap_core::model::cause::Failure;
@@ -28,8 +29,8 @@ impl SimGate {
         self.universe.machines[self.machine].dying.get()
     }
 
-    fn strike(&self, per_100k: u32, when: &str, call: &Call) -> bool {
-        let struck = self.universe.unlucky(per_100k);
+    fn strike(&self, fault: Fault, when: &str, call: &Call) -> bool {
+        let struck = self.universe.strikes(fault);
         if struck {
             self.universe.kill_agent(self.machine, &format!("{when} {call}"));
         }
@@ -44,13 +45,12 @@ impl Gate for SimGate {
         }
         *self.universe.calls.borrow_mut().entry((self.machine, call.name)).or_default() += 1;
         self.universe.judge_text(6, "the subject of a call", &call.subject);
-        let rates = &self.universe.scenario.rates;
-        let rate = if call.changes { rates.killed_before } else { rates.killed_reading };
-        if self.strike(rate, "before", call) {
+        let fault = if call.changes { Fault::KilledBefore } else { Fault::KilledReading };
+        if self.strike(fault, "before", call) {
             return Admission::Die;
         }
         let file = matches!(call.name, "files.write" | "files.append");
-        if file && self.universe.unlucky(rates.killed_within) {
+        if file && self.universe.strikes(Fault::KilledWithin) {
             self.universe.machines[self.machine].torn.set(true);
         }
         if call.deadline.is_some() {
@@ -86,7 +86,7 @@ impl Gate for SimGate {
             }
             Ok(()) => {}
         }
-        if call.changes && self.strike(self.universe.scenario.rates.killed_after, "after", call) {
+        if call.changes && self.strike(Fault::KilledAfter, "after", call) {
             return Delivery::Die;
         }
         Delivery::Deliver

@@ -1,7 +1,8 @@
 //! An hour of nodes that have nothing to do: how often they ask anybody for anything.
 
-use crate::run::{Violation, run_seed};
+use crate::run::run_seed;
 use crate::scenario;
+use crate::story::Violation;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub struct IdleHour {
 }
 
 /// Simulates one master and one worker with default settings until both are nodes, and an hour more.
-pub fn idle_hour(seed: u64) -> Result<IdleHour, Violation> {
+pub fn idle_hour(seed: u64) -> Result<IdleHour, Box<Violation>> {
     let calm = scenario::calm();
     let quiet = scenario::Scenario { name: "idle", workers: 1, afterwards: HOUR, token_minutes: TOKEN_MINUTES, ..calm };
     let calls = run_seed(seed, &quiet)?.calls;

@@ -1,7 +1,9 @@
 //! A machine: its disk, its power, its clock, the agent on it and the jobs that outlive the agent.
 
+use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::kubeadm::Job;
+use crate::network::Cut;
 use crate::rng::Rng;
 use crate::scenario::{Ground, Scenario};
 use crate::universe::Universe;
@@ -41,6 +43,8 @@ pub enum Power {
     On(Duration),
     /// It boots.
     Booting,
+    /// Somebody stopped the instance.
+    Stopped,
     /// It died at this time, for ever; EC2 calls it terminated from the second time on.
     Dead(Duration, Duration),
 }
@@ -69,8 +73,8 @@ pub struct Machine {
     pub role: Role,
     /// Who it is.
     pub identity: Identity,
-    /// How wrong its clock is.
-    pub skew: SignedDuration,
+    /// Its clock.
+    pub clock: Clock,
     /// From when on EC2 knows it.
     pub known_from: Duration,
     /// Whether it carries somebody else's control plane.
@@ -85,6 +89,18 @@ pub struct Machine {
     pub torn: Cell<bool>,
     /// Until when the agent is not scheduled.
     pub stalled_until: Cell<Duration>,
+    /// From what it is cut off.
+    pub cuts: RefCell<Vec<Cut>>,
+    /// Until when its disk is full.
+    pub full_until: Cell<Duration>,
+    /// From when on its metadata service answers.
+    pub imds_from: Cell<Duration>,
+    /// In how many answers in a row EC2 hid it although it was known long since.
+    pub hidden: Cell<u32>,
+    /// Whether its disk was copied from another machine that had state on it.
+    pub cloned: Cell<bool>,
+    /// 1 for machines of an environment that was rebuilt.
+    pub generation: u8,
     /// Whether any life's bootstrap ended well: from then on it is a node.
     pub has_joined: Cell<bool>,
     /// Whether this life's bootstrap has ended well.
@@ -94,6 +110,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Whether it is made from another machine's disk: the last workers of a scenario with clones are.
+    pub fn is_clone(&self, scenario: &Scenario) -> bool {
+        self.index as u64 >= scenario.masters + scenario.workers - scenario.clones && self.generation == 0
+    }
+
     /// Whether it will never run again.
     pub fn is_dead(&self) -> bool {
         matches!(self.state.borrow().power, Power::Dead(..))
@@ -112,6 +133,7 @@ impl Machine {
             Power::Dead(_, at) if now >= at => Some("terminated"),
             Power::Dead(died, _) if now > died + Duration::from_secs(30) => Some("shutting-down"),
             _ if now < self.known_from => None,
+            Power::Stopped => Some("stopped"),
             _ => Some("running"),
         }
     }
@@ -119,19 +141,30 @@ impl Machine {
 
 /// The machines of a scenario, powered on, with empty disks.
 pub fn build(scenario: &Scenario, rng: &Rng) -> Vec<Machine> {
-    let total = scenario.masters + scenario.workers;
-    (0..total).map(|number| machine(scenario, rng, number)).collect()
+    let generations = if scenario.rebuilt { 2 } else { 1 };
+    let of = |generation: u8| {
+        let masters = (0..scenario.masters).map(move |number| (Role::Master, number, generation));
+        masters.chain((0..scenario.workers).map(move |number| (Role::Worker, number, generation)))
+    };
+    let all = (0..generations).flat_map(of).enumerate();
+    all.map(|(index, (role, number, generation))| machine(scenario, rng, index, role, number, generation)).collect()
 }
 
-fn machine(scenario: &Scenario, rng: &Rng, number: u64) -> Machine {
-    let is_master = number < scenario.masters;
-    let name = if is_master { format!("m{number}") } else { format!("w{}", number - scenario.masters) };
-    let identity = identity(scenario.ground, &name, number as u8);
+fn machine(scenario: &Scenario, rng: &Rng, index: usize, role: Role, number: u64, generation: u8) -> Machine {
+    let is_master = role == Role::Master;
+    let letter = if is_master { "m" } else { "w" };
+    let name = format!("{letter}{number}{}", if generation > 0 { "b" } else { "" });
+    let identity = identity(scenario.ground, &name, index as u8);
     let most = if is_master { scenario.skew } else { scenario.skew.max(scenario.worker_skew) };
     let skew_ms = most.as_millis() as i64;
     let skew = SignedDuration::from_millis(rng.below(2 * skew_ms as u64 + 1) as i64 - skew_ms);
-    let foreign = scenario.foreign_master && number == 0;
-    let starts_at = rng.between(Duration::ZERO, scenario.stagger);
+    let foreign = scenario.foreign_master && index == 0;
+    let alone = if index == 0 { Duration::ZERO } else { scenario.first_alone };
+    let generation_begins = if generation > 0 { scenario.faults_last / 2 } else { Duration::ZERO };
+    // A disk is worth copying once something is on it.
+    let is_clone = generation == 0 && index as u64 >= scenario.masters + scenario.workers - scenario.clones;
+    let alone = if is_clone { alone + rng.between(Duration::from_secs(20), Duration::from_secs(240)) } else { alone };
+    let starts_at = generation_begins + alone + rng.between(Duration::ZERO, scenario.stagger);
     let lag = if scenario.ec2_late { rng.between(Duration::ZERO, Duration::from_secs(240)) } else { Duration::ZERO };
     let mut disk = Disk::default();
     furnish(&mut disk, &identity);
@@ -139,11 +172,11 @@ fn machine(scenario: &Scenario, rng: &Rng, number: u64) -> Machine {
         crate::kubeadm::foreign_control_plane(&mut disk, rng);
     }
     Machine {
-        index: number as usize,
+        index,
         name,
-        role: if is_master { Role::Master } else { Role::Worker },
+        role,
         identity,
-        skew,
+        clock: Clock::new(skew),
         known_from: starts_at + lag,
         foreign,
         token_ttl: Duration::from_secs(60 * rng.pick(scenario.token_minutes)),
@@ -151,6 +184,12 @@ fn machine(scenario: &Scenario, rng: &Rng, number: u64) -> Machine {
         dying: Cell::new(false),
         torn: Cell::new(false),
         stalled_until: Cell::new(Duration::ZERO),
+        cuts: RefCell::default(),
+        full_until: Cell::new(Duration::ZERO),
+        imds_from: Cell::new(Duration::ZERO),
+        hidden: Cell::new(0),
+        cloned: Cell::new(false),
+        generation,
         has_joined: Cell::new(false),
         ready: Cell::new(false),
         state: RefCell::new(State {
@@ -188,7 +227,7 @@ fn identity(ground: Ground, name: &str, number: u8) -> Identity {
 }
 
 /// What every machine has before kubestrap comes.
-fn furnish(disk: &mut Disk, identity: &Identity) {
+pub fn furnish(disk: &mut Disk, identity: &Identity) {
     let machine_id = match &identity.origin {
         Origin::Host { machine_id } => machine_id.clone(),
         Origin::Ec2(ec2) => format!("{:0>32}", ec2.instance_id.trim_start_matches("i-")),
@@ -213,6 +252,33 @@ impl Universe {
         });
     }
 
+    /// What every boot begins with: a clock that may be wrong, a metadata service that may be late.
+    pub fn booted(self: &Rc<Self>, machine: usize) {
+        self.boot_clock(machine);
+        if !self.scenario.imds_late.is_zero() {
+            let late = self.rng.between(Duration::ZERO, self.scenario.imds_late);
+            self.machines[machine].imds_from.set(self.timeline.now() + late);
+        }
+    }
+
+    /// Whether an agent runs there.
+    pub fn has_live_agent(&self, machine: usize) -> bool {
+        matches!(self.machines[machine].state.borrow().agent, Agent::Up)
+    }
+
+    /// Whether this kubeadm command runs on the machine.
+    pub fn runs_kubeadm(&self, machine: usize, command: &str) -> bool {
+        let state = self.machines[machine].state.borrow();
+        state.jobs.get(&format!("kubeadm-{command}")).is_some_and(|job| job.end.is_none())
+    }
+
+    /// A person starts an agent again that had stopped for ever.
+    pub fn restart_refused(self: &Rc<Self>, machine: usize) {
+        self.note(machine, format_args!("is started again by the operator"));
+        self.machines[machine].state.borrow_mut().agent = Agent::Down;
+        self.start_agent(machine, Duration::from_secs(5));
+    }
+
     /// kill -9 of the agent; systemd starts it again.
     pub fn kill_agent(self: &Rc<Self>, machine: usize, why: &str) {
         if matches!(self.machines[machine].state.borrow().agent, Agent::Up) {
@@ -223,17 +289,38 @@ impl Universe {
 
     /// The machine loses power and boots again after a while.
     pub fn reboot(self: &Rc<Self>, machine: usize) {
-        if !self.machines[machine].is_on() {
+        if !self.machines[machine].is_on() || self.timeline.now() < self.machines[machine].starts_at {
             return;
         }
         self.note(machine, format_args!("REBOOTS"));
-        self.power_off(machine, Power::Booting);
+        self.count("reboot");
+        if self.runs_kubeadm(machine, "join") {
+            self.count("rebooted-in-join");
+        }
+        let off = self.rng.between(Duration::from_secs(15), Duration::from_secs(90));
+        self.power_cycle(machine, Power::Booting, off);
+    }
+
+    /// Somebody stops the instance, and starts it again after an hour or two.
+    pub fn stop_for_long(self: &Rc<Self>, machine: usize) {
+        if !self.machines[machine].is_on() {
+            return;
+        }
+        let off = self.rng.between(Duration::from_secs(70 * 60), Duration::from_secs(140 * 60));
+        self.note(machine, format_args!("IS STOPPED for {} min", off.as_secs() / 60));
+        self.count("holder-stopped");
+        self.power_cycle(machine, Power::Stopped, off);
+    }
+
+    /// Without power for so long, and then it boots.
+    fn power_cycle(self: &Rc<Self>, machine: usize, off: Power, lasts: Duration) {
+        self.power_off(machine, off);
         let universe = self.clone();
-        self.timeline.after(self.rng.between(Duration::from_secs(15), Duration::from_secs(90)), move || {
+        self.timeline.after(lasts, move || {
             let now = universe.timeline.now();
             {
                 let mut state = universe.machines[machine].state.borrow_mut();
-                if state.power != Power::Booting {
+                if state.power != off {
                     return;
                 }
                 state.power = Power::On(now);
@@ -241,6 +328,7 @@ impl Universe {
                 state.disk.socket("/run/containerd/containerd.sock");
             }
             universe.note(machine, format_args!("is up again"));
+            universe.booted(machine);
             universe.start_agent(machine, Duration::from_secs(5));
         });
     }

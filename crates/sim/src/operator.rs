@@ -5,6 +5,7 @@ use crate::scenario::Ground;
 use crate::store::Writer;
 use crate::universe::Universe;
 use kubestrap_core::gate::Open;
+use kubestrap_core::model::cause::Cause;
 use kubestrap_core::model::names::ClusterName;
 use kubestrap_core::model::register::RegisterState;
 use kubestrap_core::node::Silent;
@@ -20,16 +21,26 @@ const RASH_LOOKS: u32 = 4;
 /// The longest it waits.
 const HASTE: Duration = Duration::from_secs(60);
 
-/// Unlocks a register whose holder is really lost, again and again, for as long as the world exists.
+/// What passes between two actions of a person: longer than the interval of reports.
+const SLOW: Duration = Duration::from_secs(6 * 60);
+const SLOWEST: Duration = Duration::from_secs(15 * 60);
+
+/// Unlocks a register whose holder is really lost, retires a cluster that was torn down, again and again, for as long
+/// as the world exists.
 pub async fn work(universe: Rc<Universe>) {
     let ports = Desk::new(universe.clone(), 0, Writer::Operator).ports();
     let world = World::new(ports, Rc::new(Open), Rc::new(Silent));
     let Ok(cluster) = ClusterName::parse(crate::invariants::CLUSTER) else { return };
     let store = Store::new(world.objects.clone(), world.time.clone(), cluster);
-    let mut rash = if universe.scenario.rash_operator { RASH_LOOKS } else { 0 };
-    if universe.scenario.ground != Ground::Host {
-        return;
+    if universe.scenario.rebuilt {
+        retire(&universe, &store).await;
+    } else if universe.scenario.ground == Ground::Host {
+        unlock(&universe, &store).await;
     }
+}
+
+async fn unlock(universe: &Rc<Universe>, store: &Store) {
+    let mut rash = if universe.scenario.rash_operator { RASH_LOOKS } else { 0 };
     loop {
         rash = rash.saturating_sub(1);
         let hasty = rash > 0;
@@ -39,6 +50,30 @@ pub async fn work(universe: Rc<Universe>) {
         if hasty || universe.machine_of(&holder.identity).is_some_and(crate::machine::Machine::is_dead) {
             universe.note_world(format_args!("the operator unlocks the register of {}", holder.node_name));
             let _ = store.unlock_init(&seen).await;
+        }
+    }
+}
+
+/// What the refusal asked for: `cluster retire`, and then the machines that had refused are started again.
+async fn retire(universe: &Rc<Universe>, store: &Store) {
+    loop {
+        universe.sleep(LOOKS / 2).await;
+        let asked = |cause| matches!(cause, Cause::AlreadyEstablished | Cause::RegisterMissing);
+        let stuck = universe.refused().filter(|(index, cause)| asked(*cause) && !universe.machines[*index].is_dead());
+        let stuck: Vec<usize> = stuck.map(|(index, _)| index).collect();
+        let creator = universe.monitor.borrow().committed.as_ref().map(|(.., machine)| *machine);
+        if stuck.is_empty() || creator.is_some_and(|creator| !universe.machines[creator].is_dead()) {
+            continue;
+        }
+        let Ok(Some(plan)) = store.retirement().await else { continue };
+        universe.note_world(format_args!("the operator retires cluster {}", plan.uid));
+        match store.retire(&plan).await {
+            Ok(_) => {
+                // People take their time: machines that still run must not undo meanwhile what they did.
+                universe.sleep(universe.rng.between(SLOW, SLOWEST)).await;
+                stuck.iter().for_each(|machine| universe.restart_refused(*machine));
+            }
+            Err(failure) => universe.note_world(format_args!("the operator is told: {failure}")),
         }
     }
 }

@@ -4,11 +4,11 @@ use crate::agent::{self, Life};
 use crate::calamity;
 use crate::machine::Agent;
 use crate::scenario::Scenario;
-use crate::trace::SHOWN;
+use crate::story::Violation;
+use crate::trace::{Keep, Line};
 use crate::universe::Universe;
 use kubestrap_core::model::cause::{ExitCode, Failure};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -37,47 +37,25 @@ pub struct Summary {
     pub calls: BTreeMap<(usize, &'static str), u64>,
 }
 
-/// A broken invariant, with what led to it.
-#[derive(Debug, Clone)]
-pub struct Violation {
-    /// The seed.
-    pub seed: u64,
-    /// The scenario's name.
-    pub scenario: &'static str,
-    /// The safety rule of the design.
-    pub rule: u8,
-    /// What happened.
-    pub what: String,
-    /// The last events.
-    pub lines: Vec<String>,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "rule {} was broken in scenario {}, seed {}: {}", self.rule, self.scenario, self.seed, self.what)?;
-        for line in &self.lines {
-            writeln!(f, "  {line}")?;
-        }
-        write!(f, "again: cargo xtask simulate --scenario {} --seed {}", self.scenario, self.seed)
-    }
-}
-
 /// Runs one seed; a failing one is run again to tell what happened. Two runs that differ are a violation themselves.
-pub fn run_seed(seed: u64, scenario: &Scenario) -> Result<Summary, Violation> {
-    let (digest, quiet) = history(seed, scenario, 0);
+pub fn run_seed(seed: u64, scenario: &Scenario) -> Result<Summary, Box<Violation>> {
+    let (digest, quiet) = history(seed, scenario, Keep::Nothing);
     let Err((rule, what)) = quiet.verdict else {
         let History { events, lasted, counts, calls, .. } = quiet;
         return Ok(Summary { seed, digest, events, lasted, counts, calls });
     };
-    let (second, told) = history(seed, scenario, SHOWN);
+    let (second, told) = history(seed, scenario, Keep::Story);
     let what =
         if second == digest { what } else { format!("{what} (and a second run was different: not deterministic)") };
-    Err(Violation { seed, scenario: scenario.name, rule, what, lines: told.lines })
+    let (at, counts) = (quiet.lasted, quiet.counts);
+    let (machines, story) = (told.machines, told.lines);
+    let without = Vec::new();
+    Err(Box::new(Violation { seed, scenario: scenario.name, without, rule, at, what, machines, counts, story }))
 }
 
 /// The whole story of a seed, line by line, whether or not it ends well.
 pub fn tell(seed: u64, scenario: &Scenario) -> Vec<String> {
-    history(seed, scenario, usize::MAX).1.lines
+    history(seed, scenario, Keep::Everything).1.lines.iter().map(ToString::to_string).collect()
 }
 
 struct History {
@@ -86,16 +64,21 @@ struct History {
     lasted: Duration,
     counts: BTreeMap<&'static str, u64>,
     calls: BTreeMap<(usize, &'static str), u64>,
-    lines: Vec<String>,
+    machines: Vec<String>,
+    lines: Vec<Line>,
 }
 
-fn history(seed: u64, scenario: &Scenario, keep: usize) -> (u64, History) {
+fn history(seed: u64, scenario: &Scenario, keep: Keep) -> (u64, History) {
     let universe = Universe::new(seed, scenario, keep);
     let verdict = Runner::new(universe.clone()).run();
-    let monitor = universe.monitor.borrow();
-    let (events, lasted, lines) = (universe.trace.events(), universe.timeline.now(), universe.trace.lines());
-    let (counts, calls) = (monitor.counts.clone(), universe.calls.borrow().clone());
-    (universe.trace.digest(), History { verdict, events, lasted, counts, calls, lines })
+    let lines = match (&verdict, keep) {
+        (Err((_, what)), Keep::Story) => universe.story_of(what),
+        _ => universe.trace.lines(),
+    };
+    let verdict = verdict.map_err(|(rule, what)| (rule, universe.short(&what)));
+    let (events, lasted, machines) = (universe.trace.events(), universe.timeline.now(), universe.introduced());
+    let (counts, calls) = (universe.monitor.borrow().counts.clone(), universe.calls.borrow().clone());
+    (universe.trace.digest(), History { verdict, events, lasted, counts, calls, machines, lines })
 }
 
 /// Set when a future is woken.
@@ -146,6 +129,8 @@ impl Runner {
         let lives = universe.machines.iter().map(|_| None).collect();
         let operator: Pin<Box<dyn Future<Output = ()>>> = Box::pin(crate::operator::work(universe.clone()));
         for machine in &universe.machines {
+            let (world, index) = (universe.clone(), machine.index);
+            universe.timeline.after(machine.starts_at, move || world.booted(index));
             universe.start_agent(machine.index, machine.starts_at);
         }
         calamity::schedule(&universe);
@@ -236,6 +221,7 @@ impl Runner {
         let exit = failure.cause.row().exit;
         self.universe.judge_text(6, "the last words of the agent", &failure.to_string());
         self.universe.note(index, format_args!("agent EXITS {}: {failure}", exit as u8));
+        self.universe.judge_end(index, &failure);
         self.lives[index] = None;
         machine.ready.set(false);
         if matches!(exit, ExitCode::Usage | ExitCode::Configuration | ExitCode::Refused) {

@@ -64,6 +64,10 @@ impl Universe {
             _ => false,
         };
         if !holds {
+            // S3 says 404 to a replace of a missing key, and 412 otherwise; the port knows one refusal.
+            if before.is_none() {
+                self.count("replace-of-missing");
+            }
             return Effect::Refused;
         }
         self.force(writer, key, body)
@@ -86,6 +90,14 @@ impl Universe {
             None => store.objects.remove(key),
         };
         Effect::Done(etag)
+    }
+
+    /// A late write has landed, or would have.
+    pub fn count_late(&self, sender: usize, effect: &Effect) {
+        self.count(if *effect == Effect::Refused { "late-refused" } else { "late-landing" });
+        if self.machines[sender].is_dead() {
+            self.count("late-of-the-dead");
+        }
     }
 
     /// The content of an object; `None` when there is none.

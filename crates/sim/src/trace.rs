@@ -1,37 +1,71 @@
-//! What happened: a digest of every event, and, when asked for, the last lines for people.
+//! What happened: a digest of every event, and, when asked for, lines for people.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-/// How many lines a failure shows.
-pub const SHOWN: usize = 60;
+/// How much is kept of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// The digest only: one hash per event.
+    Nothing,
+    /// What somebody did or suffered.
+    Story,
+    /// Also what comes again and again (polls, reports).
+    Everything,
+}
 
-/// The record of a run. Without lines it costs one hash per event; a failing seed is run again with lines.
+/// A line of the story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// When.
+    pub at: Duration,
+    /// A machine, or `world`.
+    pub who: String,
+    /// What.
+    pub what: String,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:<6} {}", Clock(self.at), self.who, self.what)
+    }
+}
+
+/// Time since the beginning, as `hh:mm:ss.mmm`.
+pub struct Clock(pub Duration);
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        write!(f, "{h:02}:{m:02}:{s:02}.{:03}", self.0.subsec_millis())
+    }
+}
+
+/// The record of a run. A failing seed is run again with lines.
 #[derive(Debug)]
 pub struct Trace {
     digest: Cell<u64>,
     events: Cell<u64>,
-    lines: Option<RefCell<VecDeque<String>>>,
-    keep: usize,
+    lines: RefCell<Vec<Line>>,
+    keep: Keep,
 }
 
 impl Trace {
-    /// A record that keeps the last `keep` lines; 0 keeps the digest only.
-    pub fn new(keep: usize) -> Self {
-        let lines = (keep > 0).then(|| RefCell::new(VecDeque::with_capacity(keep.min(4096))));
-        Trace { digest: Cell::new(0xcbf2_9ce4_8422_2325), events: Cell::new(0), lines, keep }
+    /// An empty record.
+    pub fn new(keep: Keep) -> Self {
+        Trace { digest: Cell::new(0xcbf2_9ce4_8422_2325), events: Cell::new(0), lines: RefCell::default(), keep }
     }
 
-    /// Notes an event that comes again and again (a poll, a report): told only when every line is kept.
+    /// Notes an event that comes again and again.
     pub fn routine(&self, now: Duration, who: &str, what: fmt::Arguments<'_>) {
-        self.enter(now, who, what, self.keep == usize::MAX);
+        self.enter(now, who, what, self.keep == Keep::Everything);
     }
 
     /// Notes an event.
     pub fn note(&self, now: Duration, who: &str, what: fmt::Arguments<'_>) {
-        self.enter(now, who, what, true);
+        self.enter(now, who, what, self.keep != Keep::Nothing);
     }
 
     fn enter(&self, now: Duration, who: &str, what: fmt::Arguments<'_>, told: bool) {
@@ -40,14 +74,8 @@ impl Trace {
         let _ = write!(hasher, "{} {who} {what}", now.as_micros());
         self.digest.set(hasher.0);
         self.events.set(self.events.get() + 1);
-        if let Some(lines) = self.lines.as_ref().filter(|_| told) {
-            let mut lines = lines.borrow_mut();
-            if lines.len() == self.keep {
-                lines.pop_front();
-            }
-            let seconds = now.as_secs();
-            let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-            lines.push_back(format!("{h:02}:{m:02}:{s:02}.{:03} {who:<9} {what}", now.subsec_millis()));
+        if told {
+            self.lines.borrow_mut().push(Line { at: now, who: who.to_owned(), what: what.to_string() });
         }
     }
 
@@ -61,9 +89,9 @@ impl Trace {
         self.events.get()
     }
 
-    /// The last lines, oldest first; empty when none are kept.
-    pub fn lines(&self) -> Vec<String> {
-        self.lines.as_ref().map(|lines| lines.borrow().iter().cloned().collect()).unwrap_or_default()
+    /// The lines, oldest first; empty when none are kept.
+    pub fn lines(&self) -> Vec<Line> {
+        self.lines.borrow().clone()
     }
 }
 

@@ -2,13 +2,14 @@
 //! of them (which no node may see).
 
 use crate::cluster::Etcd;
+use crate::faults::Fault;
 use crate::invariants::Monitor;
 use crate::machine::Machine;
 use crate::rng::Rng;
 use crate::scenario::Scenario;
 use crate::store::Store;
 use crate::timeline::Timeline;
-use crate::trace::Trace;
+use crate::trace::{Keep, Trace};
 use jiff::{SignedDuration, Timestamp};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -39,13 +40,19 @@ pub struct Universe {
     pub monitor: RefCell<Monitor>,
     /// How many holders of the register still have to die.
     pub deaths_due: Cell<u32>,
+    /// How many holders of the register still have to be stopped for long.
+    pub stops_due: Cell<u32>,
+    /// Until when the cluster's API server is down.
+    pub api_away_until: Cell<Duration>,
+    /// Until when EC2 shows nobody anything.
+    pub blind_until: Cell<Duration>,
     /// Calls by machine and name since everything settled (before that: since the beginning).
     pub calls: RefCell<BTreeMap<(usize, &'static str), u64>>,
 }
 
 impl Universe {
     /// The world before anything happened.
-    pub fn new(seed: u64, scenario: &Scenario, keep: usize) -> Rc<Universe> {
+    pub fn new(seed: u64, scenario: &Scenario, keep: Keep) -> Rc<Universe> {
         let rng = Rng::new(seed);
         let machines = crate::machine::build(scenario, &rng);
         Rc::new(Universe {
@@ -56,6 +63,9 @@ impl Universe {
             etcds: RefCell::default(),
             monitor: RefCell::default(),
             deaths_due: Cell::new(0),
+            stops_due: Cell::new(0),
+            api_away_until: Cell::new(Duration::ZERO),
+            blind_until: Cell::new(Duration::ZERO),
             calls: RefCell::default(),
             scenario: scenario.clone(),
             rng,
@@ -64,13 +74,18 @@ impl Universe {
 
     /// True time.
     pub fn wall(&self) -> Timestamp {
-        let since = SignedDuration::try_from(self.timeline.now()).unwrap_or_default();
+        self.wall_at(self.timeline.now())
+    }
+
+    /// True time at a moment of the run.
+    pub fn wall_at(&self, at: Duration) -> Timestamp {
+        let since = SignedDuration::try_from(at).unwrap_or_default();
         Timestamp::from_second(EPOCH_SECONDS).unwrap_or_default() + since
     }
 
     /// A machine's own clock.
     pub fn wall_of(&self, machine: usize) -> Timestamp {
-        self.wall() + self.machines[machine].skew
+        self.wall() + self.machines[machine].clock.skew()
     }
 
     /// Whether faults still happen.
@@ -78,9 +93,14 @@ impl Universe {
         self.timeline.now() < self.scenario.faults_last
     }
 
-    /// True with this chance (per 100 000) while faults happen.
-    pub fn unlucky(&self, per_100k: u32) -> bool {
-        per_100k > 0 && self.faulty() && self.rng.chance(per_100k)
+    /// Whether this fault strikes here and now; counted when it does.
+    pub fn strikes(&self, fault: Fault) -> bool {
+        let per_100k = self.scenario.rates.of(fault);
+        let struck = per_100k > 0 && self.faulty() && self.rng.chance(per_100k);
+        if struck {
+            self.count(fault.name());
+        }
+        struck
     }
 
     /// Time on the network, there or back.

@@ -4,11 +4,15 @@ use super::CLUSTER;
 use crate::store::{Stored, Writer};
 use crate::universe::Universe;
 use jiff::{SignedDuration, Timestamp};
+use kubestrap_core::kubeadm::machine::BOOTSTRAP_CONF;
 use kubestrap_core::model::bundle::JoinBundle;
+use kubestrap_core::model::names::CaHash;
 use kubestrap_core::model::register::{Register, RegisterState};
 use kubestrap_core::ports::JobSpec;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
+use std::time::Duration;
+use uuid::Uuid;
 
 /// What kubeadm made; nothing below it may be removed by hand but on the same ground as a reset.
 const KUBERNETES: &str = "/etc/kubernetes";
@@ -19,6 +23,7 @@ const WRONG_CLOCK: SignedDuration = SignedDuration::from_secs(75);
 impl Universe {
     /// A job is about to start.
     pub fn judge_job(&self, machine: usize, job: &JobSpec, documents: &[Value]) {
+        self.judge_clone(machine, "starts a job");
         let busy = {
             let state = self.machines[machine].state.borrow();
             state
@@ -72,10 +77,17 @@ impl Universe {
             return self.violate(4, format!("{name} joins without token and CA hash"));
         };
         let text = |key: &str| discovery.get(key).and_then(Value::as_str).unwrap_or_default();
+        let pins = discovery.get("caCertHashes").cloned().unwrap_or_default();
+        let (_, read_at) = self.machines[machine].clock.at_last_reading();
+        let retired_since = |(_, ca, at): &(Uuid, CaHash, Duration)| pins == json!([ca.as_str()]) && read_at <= *at;
+        if self.monitor.borrow().retired.iter().any(retired_since) {
+            // It was the cluster's when the bundle was read.
+            return;
+        }
         let Some((uid, ca, _)) = self.monitor.borrow().committed.clone() else {
             return self.violate(4, format!("{name} joins a cluster that was never committed"));
         };
-        if discovery.get("caCertHashes") != Some(&serde_json::json!([ca.as_str()])) {
+        if pins != json!([ca.as_str()]) {
             self.violate(4, format!("{name} joins with another CA than {ca}"));
         }
         if text("apiServerEndpoint") != crate::cluster::ENDPOINT {
@@ -85,22 +97,25 @@ impl Universe {
         let Some((expires_at, skew)) = self.issued(id) else {
             return self.violate(4, format!("{name} joins {uid} with a token that was never in this cluster"));
         };
-        let skew_of_joiner = self.machines[machine].skew.abs();
-        if skew_of_joiner > WRONG_CLOCK {
-            self.violate(9, format!("{name} joins with a clock that is wrong by {} s", skew_of_joiner.as_secs()));
+        // What was judged was judged by the clock as it was then, of a bundle as it was then.
+        let (own, read_at) = self.machines[machine].clock.at_last_reading();
+        if own.abs() > WRONG_CLOCK {
+            self.violate(9, format!("{name} joins with a clock that is wrong by {} s", own.as_secs()));
         }
         // A node may be wrong about the time by its own clock's error and the publisher's, not by more.
-        let error = skew_of_joiner + skew.abs() + SignedDuration::from_secs(30);
-        if expires_at + error < self.wall() {
-            self.violate(9, format!("{name} joins with a token that died at {expires_at}"));
+        let error = own.abs() + skew.abs() + SignedDuration::from_secs(30);
+        let read_at = self.wall_at(read_at);
+        if expires_at + error < read_at {
+            self.violate(9, format!("{name} joins with a token that had died at {expires_at}, read at {read_at}"));
         }
     }
 
     /// When the token of this id dies or died, and how wrong the clock of its API server is.
     fn issued(&self, id: &str) -> Option<(Timestamp, SignedDuration)> {
         let etcds = self.etcds.borrow();
-        let of_token =
-            |etcd: &crate::cluster::Etcd| Some((etcd.tokens.get(id)?.expires_at, self.machines[etcd.machine].skew));
+        let of_token = |etcd: &crate::cluster::Etcd| {
+            Some((etcd.tokens.get(id)?.expires_at, self.machines[etcd.machine].clock.skew()))
+        };
         etcds.iter().find_map(of_token).or_else(|| self.monitor.borrow().revoked.get(id).copied())
     }
 
@@ -120,8 +135,13 @@ impl Universe {
 
     /// A file is about to be removed by the agent itself.
     pub fn judge_removal(&self, machine: usize, path: &Path) {
+        let name = &self.machines[machine].name;
         if path.starts_with(KUBERNETES) && self.machines[machine].foreign {
-            self.violate(5, format!("{} removes {} of somebody else", self.machines[machine].name, path.display()));
+            self.violate(5, format!("{name} removes {} of somebody else", path.display()));
+        }
+        // The token that a join leaves is all that may go without kubeadm's own reset, which a proof is needed for.
+        if path.starts_with(KUBERNETES) && path != Path::new(BOOTSTRAP_CONF) {
+            self.violate(5, format!("{name} removes {} by hand", path.display()));
         }
     }
 

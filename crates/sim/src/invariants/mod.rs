@@ -3,6 +3,7 @@
 
 mod bundle;
 mod jobs;
+mod machines;
 mod register;
 mod secrets;
 mod settled;
@@ -13,6 +14,7 @@ use crate::universe::Universe;
 use jiff::{SignedDuration, Timestamp};
 use kubestrap_core::model::names::CaHash;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The name of every simulated cluster.
@@ -25,6 +27,8 @@ pub struct Monitor {
     pub violation: Option<(u8, String)>,
     /// The cluster that was committed, with the machine that did it.
     pub committed: Option<(Uuid, CaHash, usize)>,
+    /// Clusters that an operator retired, and when.
+    pub retired: Vec<(Uuid, CaHash, Duration)>,
     /// Machines that sent a commit, whether or not it landed.
     pub commit_sent: BTreeSet<usize>,
     /// Machines that lost the register to an operator's `unlock init`, alive.
@@ -57,11 +61,18 @@ impl Universe {
 
     /// A change of the store takes effect.
     pub fn judge_landing(&self, writer: Writer, key: &str, before: Option<&Stored>, after: Option<&Stored>) {
+        if let Writer::Node(machine) = writer {
+            self.judge_clone(machine, "writes to the store");
+            if after.is_none() && !key.ends_with("/selftest/conditions") {
+                self.violate(5, format!("{} deletes {key} from the store", self.machines[machine].name));
+            }
+        }
         match key.strip_prefix(CLUSTER).and_then(|rest| rest.strip_prefix('/')) {
             Some("cluster.json") => self.judge_register(writer, before, after),
             Some("join/worker.json") => self.judge_bundle(writer, before, after),
             Some(report) if report.starts_with("nodes/") => self.judge_report(writer, report, after),
             Some("selftest/conditions") => {}
+            Some(copy) if copy.starts_with("retired/") && writer == Writer::Operator => {}
             _ => {
                 if matches!(writer, Writer::Node(_)) {
                     self.note_world(format_args!("an unusual key: {key}"));

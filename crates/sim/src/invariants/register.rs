@@ -19,8 +19,12 @@ impl Universe {
             (before, after) => (before.and_then(Result::ok), after.and_then(Result::ok)),
         };
         let Some(after) = after else {
-            if let Writer::Node(machine) = writer {
-                self.violate(1, format!("{} deleted the register", self.machines[machine].name));
+            match (writer, before) {
+                (Writer::Node(machine), _) => {
+                    self.violate(1, format!("{} deleted the register", self.machines[machine].name));
+                }
+                (Writer::Operator, Some(before)) => self.judge_retirement(&before),
+                _ => {}
             }
             return;
         };
@@ -50,6 +54,19 @@ impl Universe {
         }
     }
 
+    /// `cluster retire`: what follows is another cluster.
+    fn judge_retirement(&self, before: &Register) {
+        self.count("retirements");
+        let mut monitor = self.monitor.borrow_mut();
+        let committed = monitor.committed.take();
+        if let Some((uid, ca, _)) = committed {
+            monitor.retired.push((uid, ca, self.timeline.now()));
+            if uid != before.uid {
+                monitor.violate(1, format!("{} was retired, and {uid} was the cluster", before.uid));
+            }
+        }
+    }
+
     fn writer_of(&self, writer: Writer, holder: Option<&Holder>) -> Option<usize> {
         match writer {
             Writer::Node(machine) if holder.is_some_and(|h| h.identity == self.machines[machine].identity.key()) => {
@@ -61,6 +78,9 @@ impl Universe {
 
     fn judge_claim(&self, writer: Writer, holder: Option<&Holder>) {
         self.count("claims");
+        if !self.monitor.borrow().retired.is_empty() {
+            self.count("second-cluster");
+        }
         if self.writer_of(writer, holder).is_none() {
             self.violate(1, "the register was claimed for somebody else".to_owned());
         }
@@ -73,23 +93,27 @@ impl Universe {
         }
     }
 
-    /// An object, besides the register, that names a cluster.
+    /// An object, besides the register, that names a cluster which was not retired.
     pub fn evidence_of_a_cluster(&self) -> Option<String> {
-        let store = self.store.borrow();
-        let names_uid = |body: &[u8]| {
+        let (store, monitor) = (self.store.borrow(), self.monitor.borrow());
+        let uid = |body: &[u8]| {
             let value: Option<Value> = serde_json::from_slice(body).ok();
-            value.is_some_and(|value| value.get("uid").is_some_and(|uid| !uid.is_null()))
+            value.and_then(|value| value.get("uid")?.as_str().map(str::to_owned))
         };
+        let retired = |uid: &str| monitor.retired.iter().any(|(known, ..)| known.to_string() == uid);
         let found = store.objects.iter().find(|(key, object)| {
             let key = key.strip_prefix(CLUSTER).unwrap_or(key).trim_start_matches('/');
             let shared = ["pki/", "snapshots/", "join/"].iter().any(|prefix| key.starts_with(prefix));
-            shared || (key.starts_with("nodes/") && names_uid(&object.body))
+            match uid(&object.body) {
+                Some(uid) => (shared || key.starts_with("nodes/")) && !retired(&uid),
+                None => shared,
+            }
         });
         found.map(|(key, _)| key.clone())
     }
 
     fn judge_put_back(&self, writer: Writer, uid: Uuid, ca: &CaHash) {
-        self.count("put back");
+        self.count("put-back");
         let committed = self.monitor.borrow().committed.clone();
         match (committed, writer) {
             (Some((known_uid, known_ca, _)), _) if known_uid == uid && known_ca == *ca => {}
@@ -123,7 +147,9 @@ impl Universe {
             // A new attempt of the same machine.
             Some(machine) if machine.index == taker => {}
             Some(machine) if machine.ec2_state(self.timeline.now()) == Some("terminated") => {}
-            Some(machine) if machine.is_dead() && machine.ec2_state(self.timeline.now()).is_none() => {}
+            Some(machine) if machine.is_dead() && machine.ec2_state(self.timeline.now()).is_none() => {
+                self.count("taken-from-forgotten");
+            }
             _ => {
                 let holder = old.map(|holder| holder.node_name.as_str()).unwrap_or_default();
                 self.violate(
@@ -136,6 +162,7 @@ impl Universe {
 
     fn judge_commit(&self, writer: Writer, uid: Uuid, holder: Option<&Holder>, ca: &CaHash) {
         self.count("commits");
+        self.judge_running_inits();
         let Some(machine) = self.writer_of(writer, holder) else {
             return self.violate(1, "a commit by somebody who does not hold the register".to_owned());
         };

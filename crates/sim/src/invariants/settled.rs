@@ -2,26 +2,31 @@
 
 use crate::machine::{Agent, Machine};
 use crate::universe::Universe;
-use jiff::SignedDuration;
 use kubestrap_core::model::cause::{Cause, Failure};
 use kubestrap_core::model::identity::Role;
 use kubestrap_core::model::register::{Register, RegisterState};
-
-/// A clock that is no more wrong than this is right enough for everything.
-const RIGHT_CLOCK: SignedDuration = SignedDuration::from_secs(50);
 
 impl Universe {
     /// Why the world has not settled yet; `None` when it has.
     pub fn unsettled(&self) -> Option<String> {
         let creator = self.monitor.borrow().committed.as_ref().map(|(.., machine)| *machine);
         match creator {
-            Some(creator) if self.machines[creator].is_dead() => self.survivors().find_map(|m| self.refused_wrongly(m)),
+            Some(creator) if self.scenario.rebuilt && self.machines[creator].is_dead() => {
+                Some("the cluster of the old environment was not retired".to_owned())
+            }
+            Some(creator) if self.machines[creator].is_dead() || self.has_refused(creator) => {
+                self.survivors().find_map(|m| self.refused_wrongly(m))
+            }
             Some(creator) => {
                 self.survivors().find_map(|m| self.unsettled_member(m, creator)).or_else(|| self.register_lost())
             }
             None if self.may_yet_begin() => Some("no cluster was made".to_owned()),
             None => self.survivors().find_map(|machine| self.refused_wrongly(machine)),
         }
+    }
+
+    fn has_refused(&self, machine: usize) -> bool {
+        matches!(self.machines[machine].state.borrow().agent, Agent::Refused(_))
     }
 
     /// Whether a master is left that could still make the cluster.
@@ -40,6 +45,11 @@ impl Universe {
         }
         if !machine.ready.get() {
             return Some(format!("{} is not ready", machine.name));
+        }
+        let committed = self.monitor.borrow().committed.as_ref().map(|(_, ca, _)| ca.clone());
+        let pem = machine.state.borrow().disk.text("/etc/kubernetes/pki/ca.crt").unwrap_or_default();
+        if crate::kubeadm::ca::pin(&pem) != committed {
+            return Some(format!("{} says that it is ready and carries another CA", machine.name));
         }
         let etcd = self.api_on(creator)?;
         let registered = self.is_registered(etcd, &machine.identity.node_name);
@@ -70,7 +80,7 @@ impl Universe {
             Cause::ForeignState | Cause::ForeignCluster => machine.foreign,
             // While the creator lives it puts the register back, so only those who came in between may refuse.
             Cause::RegisterMissing => self.scenario.refusals.contains(&failure.cause) && creator != Some(machine.index),
-            Cause::ClockSkew if machine.skew.abs() < RIGHT_CLOCK => false,
+            Cause::ClonedState => machine.cloned.get(),
             cause => self.scenario.refusals.contains(&cause),
         }
     }

@@ -59,6 +59,7 @@ fn discover(universe: &Rc<Universe>, run: &Run) -> Next {
     }
     let late = universe.timeline.now() > run.began + discovery_timeout(run);
     let Some(etcd) = universe.api_behind_endpoint(run.machine) else {
+        universe.count("api-away-in-join");
         return if late { Next::Fail("connection refused".to_owned()) } else { Next::Again(ms(5000)) };
     };
     if !universe.is_signed(etcd, token.id()) {
@@ -92,6 +93,7 @@ fn start_kubelet(universe: &Rc<Universe>, run: &Run) -> Next {
 fn bootstrap(universe: &Rc<Universe>, run: &Run) -> Next {
     let Some(token) = token(run) else { return Next::Fail("the token is malformed".to_owned()) };
     let Some(etcd) = universe.api_behind_endpoint(run.machine) else {
+        universe.count("api-away-in-join");
         // kubeadm constants.go TLSBootstrapTimeout
         let late = universe.timeline.now() > run.began + Duration::from_secs(300);
         return if late { Next::Fail("context deadline exceeded".to_owned()) } else { Next::Again(ms(5000)) };

@@ -7,6 +7,7 @@ mod join;
 mod reset;
 
 use crate::disk::Disk;
+use crate::faults::Fault;
 use crate::rng::Rng;
 use crate::universe::Universe;
 use kubestrap_core::ports::{JobEnd, JobSpec};
@@ -71,6 +72,18 @@ impl Run {
         self.documents.iter().find(of_kind)?.pointer(pointer)
     }
 
+    /// Whether it makes files: only removing them needs no space.
+    fn writes(&self) -> bool {
+        self.flags.get(1).is_some_and(|command| command != "reset")
+    }
+
+    /// kubeadm's errors name the token when it runs with a higher verbosity.
+    fn tells(&self, universe: &Universe) -> String {
+        let token = self.text("JoinConfiguration", "/discovery/bootstrapToken/token")
+            + &self.text("InitConfiguration", "/bootstrapTokens/0/token");
+        if token.is_empty() || !universe.strikes(Fault::JobTells) { String::new() } else { format!(" (token {token})") }
+    }
+
     fn text(&self, kind: &str, pointer: &str) -> String {
         self.value(kind, pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
     }
@@ -79,7 +92,7 @@ impl Run {
 /// Starts a job; whoever started it may die.
 pub fn launch(universe: &Rc<Universe>, machine: usize, job: &JobSpec) {
     universe.judge_text(6, "the arguments of a job", &job.argv.join(" "));
-    universe.note(machine, format_args!("starts {} ({}) {:?}", job.name, job.run, job.argv));
+    universe.note(machine, format_args!("starts {} ({}): {}", job.name, job.run, job.argv.join(" ")));
     let phases = match job.argv.iter().map(String::as_str).take(2).collect::<Vec<_>>().as_slice() {
         ["kubeadm", "init"] => init::PHASES,
         ["kubeadm", "join"] => join::PHASES,
@@ -100,6 +113,7 @@ pub fn launch(universe: &Rc<Universe>, machine: usize, job: &JobSpec) {
     });
     universe.judge_job(machine, job, &run.documents);
     universe.machines[machine].state.borrow_mut().jobs.insert(job.name.clone(), record);
+    universe.judge_running_inits();
     if phases.is_empty() {
         return end(universe, &run, JobEnd::NotStarted(format!("{:?} is not known", job.argv)), "");
     }
@@ -132,21 +146,27 @@ fn later(universe: &Rc<Universe>, run: Rc<Run>, index: usize, delay: Duration) {
         if !is_running(&world, &run) {
             return;
         }
-        let rates = &world.scenario.rates;
         let (phase, _, work) = run.phases[index];
         if run.skips(phase) {
             return proceed(&world, run, index + 1);
         }
-        if world.unlucky(rates.job_hangs) {
+        if world.strikes(Fault::JobHangs) {
             return world.note(run.machine, format_args!("{} hangs at {phase}", run.name));
         }
         let half_done = world.rng.below(2) == 0;
-        let fails = world.unlucky(rates.job_fails);
+        let full = run.writes() && world.timeline.now() < world.machines[run.machine].full_until.get();
+        if full {
+            world.count("kubeadm-on-full-disk");
+        }
+        let fails = full || world.strikes(Fault::JobFails);
+        let why = if full { "no space left on device" } else { "bad luck" };
+        let why =
+            format!("error execution phase {phase}: {why}{}\n", if fails { run.tells(&world) } else { String::new() });
         if fails && !half_done {
-            return end(&world, &run, JobEnd::Exited(1), &format!("error execution phase {phase}: bad luck\n"));
+            return end(&world, &run, JobEnd::Exited(1), &why);
         }
         match work(&world, &run) {
-            _ if fails => end(&world, &run, JobEnd::Exited(1), &format!("error execution phase {phase}: worse luck\n")),
+            _ if fails => end(&world, &run, JobEnd::Exited(1), &why),
             Next::Phase => proceed(&world, run, index + 1),
             Next::Again(delay) => later(&world, run, index, delay),
             Next::Fail(output) => {

@@ -2,7 +2,9 @@
 
 use super::Desk;
 use crate::cluster::{ENDPOINT, Token};
+use crate::faults::Fault;
 use crate::kubeadm::{KUBE_VERSION, read_kubeconfig};
+use crate::network::Far;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,12 +22,18 @@ const NODES: &str = "/api/v1/nodes/";
 impl Cluster for Desk {
     async fn call(&self, request: ApiRequest) -> Outcome<ApiAnswer> {
         let universe = &self.universe;
-        universe.sleep(universe.travel()).await;
+        // One's own API server is reached without a network.
+        let local = universe.api_on(self.machine).is_some();
+        if local {
+            universe.sleep(universe.travel()).await;
+        } else {
+            self.there(Far::Api).await;
+        }
         let failed = |cause, why: &str| Err(Failure::new(cause, format!("{} {}", request.method, request.path), why));
-        if universe.unlucky(universe.scenario.rates.hang) {
+        if universe.strikes(Fault::TimeOut) {
             std::future::pending::<()>().await;
         }
-        if universe.unlucky(universe.scenario.rates.read_fails) {
+        if universe.strikes(Fault::ApiFails) {
             return failed(Cause::ApiUnavailable, "503");
         }
         let (ca, user) = match self.credentials(&request.access) {
@@ -39,8 +47,12 @@ impl Cluster for Desk {
             return failed(Cause::Tls, "the server's certificate is signed by another CA");
         }
         let (status, body) = self.serve(etcd, &user, &request);
-        let lost = request.method != "GET" && universe.unlucky(universe.scenario.rates.answer_lost);
-        universe.sleep(universe.travel()).await;
+        let lost = request.method != "GET" && universe.strikes(Fault::ApiAnswerLost);
+        if local {
+            universe.sleep(universe.travel()).await;
+        } else {
+            self.back(Far::Api).await;
+        }
         if lost {
             return failed(Cause::ApiUnavailable, "the connection broke before the answer came");
         }

@@ -1,36 +1,53 @@
-//! EC2 and its instance metadata service. EC2 is eventually consistent: a young instance may be unknown for minutes.
+//! EC2 and its instance metadata service. EC2 is consistent eventually: instances appear late, are missing from some
+//! answers, and have states of minutes ago. But it never shows as terminated what lives, and never hides for long what
+//! it has known for long; the bounds are below.
 
 use super::Desk;
-use crate::machine::{ACCOUNT, REGION};
+use crate::faults::Fault;
+use crate::machine::{ACCOUNT, Machine, REGION};
+use crate::network::{Far, Way};
 use async_trait::async_trait;
+use jiff::SignedDuration;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::model::identity::Ec2;
 use kubestrap_core::model::secret::Secret;
 use kubestrap_core::ports::{Cloud, InstanceInfo, Metadata, MetadataAnswer};
 use std::time::Duration;
 
-const TOKEN: &str = "imds-session";
+/// A record that is older makes NotFound count (safety rule 2).
+const AN_HOUR: SignedDuration = SignedDuration::from_hours(1);
+/// In so many answers in a row an instance that has been known is missing at most.
+const HIDDEN_AT_MOST: u32 = 3;
+/// A state that is repeated is no older than this.
+const OLDEST_STATE: Duration = Duration::from_secs(600);
 
 #[async_trait(?Send)]
 impl Cloud for Desk {
     async fn instances(&self, region: &str, ids: &[String]) -> Outcome<Vec<InstanceInfo>> {
         let universe = &self.universe;
-        universe.sleep(universe.travel()).await;
-        if universe.unlucky(universe.scenario.rates.hang) {
+        self.there(Far::Cloud).await;
+        if universe.strikes(Fault::TimeOut) {
             std::future::pending::<()>().await;
         }
-        if universe.unlucky(universe.scenario.rates.read_fails) {
-            return Err(Failure::new(Cause::CloudUnavailable, "describe instances", "503 RequestLimitExceeded"));
+        if universe.strikes(Fault::Ec2Throttled) {
+            return Err(Failure::new(Cause::Throttled, "describe instances", "503 RequestLimitExceeded"));
         }
-        let now = universe.timeline.now();
+        let blind = universe.timeline.now() < universe.blind_until.get();
+        if blind {
+            universe.count("ec2-blind");
+            let register = universe.shared("cluster.json");
+            if register.is_some_and(|object| universe.wall().duration_since(object.modified) > AN_HOUR) {
+                universe.count("held-for-an-hour");
+            }
+        }
         let describe = |id: &String| {
             let of_id = |ec2: &Ec2| ec2.instance_id == *id && ec2.region == region;
             let machine = universe.machines.iter().find(|machine| machine.identity.ec2().is_some_and(of_id))?;
-            let state = machine.ec2_state(now)?.to_owned();
+            let state = self.state_shown(machine).filter(|_| !blind)?.to_owned();
             Some(InstanceInfo { instance_id: id.clone(), account: ACCOUNT.to_owned(), state, hop_limit: Some(1) })
         };
         let found: Vec<InstanceInfo> = ids.iter().filter_map(describe).collect();
-        universe.sleep(universe.travel()).await;
+        self.back(Far::Cloud).await;
         Ok(found)
     }
 
@@ -42,13 +59,19 @@ impl Cloud for Desk {
 #[async_trait(?Send)]
 impl Metadata for Desk {
     async fn token(&self, _ttl: Duration) -> Outcome<MetadataAnswer> {
-        self.reach().await?;
-        Ok(MetadataAnswer { status: 200, body: TOKEN.as_bytes().to_vec() })
+        match self.reach().await? {
+            (_, Some(status)) if status != 401 && status != 404 => Ok(MetadataAnswer { status, body: Vec::new() }),
+            _ => Ok(MetadataAnswer { status: 200, body: self.session().into_bytes() }),
+        }
     }
 
     async fn get(&self, path: &str, token: &Secret) -> Outcome<MetadataAnswer> {
-        let ec2 = self.reach().await?;
-        if token.expose() != TOKEN {
+        let (ec2, fault) = self.reach().await?;
+        if let Some(status) = fault {
+            return Ok(MetadataAnswer { status, body: Vec::new() });
+        }
+        if token.expose() != self.session() {
+            self.universe.count("imds-expired-401");
             return Ok(MetadataAnswer { status: 401, body: Vec::new() });
         }
         let identity = &self.universe.machines[self.machine].identity;
@@ -74,13 +97,54 @@ impl Metadata for Desk {
 }
 
 impl Desk {
-    async fn reach(&self) -> Outcome<Ec2> {
+    /// What EC2 shows of a machine in this answer; `None` when it does not show it.
+    fn state_shown(&self, machine: &Machine) -> Option<&'static str> {
         let universe = &self.universe;
-        universe.sleep(Duration::from_millis(2)).await;
-        let nobody = || Failure::new(Cause::MetadataUnavailable, "ask the instance metadata service", "no answer");
-        if universe.unlucky(universe.scenario.rates.read_fails) {
-            return Err(nobody());
+        let now = universe.timeline.now();
+        let state = machine.ec2_state(now);
+        if state.is_none() && now < machine.known_from {
+            universe.count("ec2-late");
         }
-        universe.machines[self.machine].identity.ec2().cloned().ok_or_else(nobody)
+        let state = state?;
+        let fault = if machine.index == self.machine { Fault::Ec2HidesAsker } else { Fault::Ec2Hides };
+        if machine.hidden.get() < HIDDEN_AT_MOST && universe.strikes(fault) {
+            machine.hidden.set(machine.hidden.get() + 1);
+            return None;
+        }
+        machine.hidden.set(0);
+        if !universe.strikes(Fault::Ec2OldState) {
+            return Some(state);
+        }
+        let ago = universe.rng.between(Duration::from_secs(5), OLDEST_STATE);
+        Some(machine.ec2_state(now.saturating_sub(ago)).unwrap_or("pending"))
+    }
+
+    /// A session token lives as long as the boot, here.
+    fn session(&self) -> String {
+        format!("imds-session-{}", self.universe.machines[self.machine].state.borrow().boots)
+    }
+
+    /// Who is asked for, and the status of an answer that is an error.
+    async fn reach(&self) -> Outcome<(Ec2, Option<u16>)> {
+        let universe = &self.universe;
+        let nobody = |why| Failure::new(Cause::MetadataUnavailable, "ask the instance metadata service", why);
+        let machine = &universe.machines[self.machine];
+        self.there(Far::Cloud).await;
+        if universe.timeline.now() < machine.imds_from.get() {
+            universe.count("imds-late");
+            return Err(nobody("connection refused"));
+        }
+        if self.way(Far::Cloud) == Way::Deaf {
+            universe.count("answer-lost-in-cut");
+            std::future::pending::<()>().await;
+        }
+        if universe.strikes(Fault::ImdsLost) {
+            return Err(nobody("no answer"));
+        }
+        let Some(ec2) = machine.identity.ec2().cloned() else { return Err(nobody("no route")) };
+        let statuses =
+            [(Fault::Imds404, 404), (Fault::Imds5xx, 503), (Fault::ImdsThrottled, 429), (Fault::ImdsExpired, 401)];
+        let fault = statuses.iter().find(|(fault, _)| universe.strikes(*fault)).map(|(_, status)| *status);
+        Ok((ec2, fault))
     }
 }

@@ -1,9 +1,15 @@
-//! Files: durable and atomic, as the port promises, but a kill in the middle of one leaves what it leaves.
+//! Files: durable and atomic, as the port promises; but a kill in the middle of a write leaves what it leaves, disks
+//! are full for a while, and slow ones hold up the agent.
 
 use super::Desk;
+use crate::faults::Fault;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::ports::{FileInfo, FileKind, Files};
 use std::path::Path;
+use std::time::Duration;
+
+/// The longest that a disk in trouble takes for one write.
+const SLOWEST: Duration = Duration::from_secs(8);
 
 impl Desk {
     /// The gate decided that this write is cut: how much of it reaches the disk.
@@ -13,6 +19,25 @@ impl Desk {
         }
         let kept = self.universe.rng.below(body.len() as u64) as usize;
         Some((kept, Failure::new(Cause::Internal, format!("write {}", path.display()), "killed within")))
+    }
+
+    /// Whether the disk takes it, and when.
+    fn space(&self, path: &Path) -> Outcome<()> {
+        self.universe.judge_clone(self.machine, "writes a file");
+        let (universe, machine) = (&self.universe, &self.universe.machines[self.machine]);
+        let now = universe.timeline.now();
+        if now < machine.full_until.get() {
+            universe.count("write-on-full-disk");
+            let why = "no space left on device (os error 28)";
+            return Err(Failure::new(Cause::DiskFull, format!("write {}", path.display()), why));
+        }
+        if universe.strikes(Fault::SlowDisk) {
+            // A synchronous call takes no virtual time: the agent is held up right after it instead.
+            let until = now + universe.rng.between(Duration::from_millis(200), SLOWEST);
+            machine.stalled_until.set(machine.stalled_until.get().max(until));
+            universe.timeline.after(until - now, || {});
+        }
+        Ok(())
     }
 }
 
@@ -47,6 +72,7 @@ impl Files for Desk {
 
     fn write(&self, path: &Path, body: &[u8], mode: u32) -> Outcome<()> {
         self.universe.judge_file(self.machine, path, body, mode);
+        self.space(path)?;
         let cut = self.cut(path, body);
         let mut state = self.universe.machines[self.machine].state.borrow_mut();
         if let Some((kept, failure)) = cut {
@@ -59,6 +85,7 @@ impl Files for Desk {
 
     fn append(&self, path: &Path, body: &[u8], mode: u32) -> Outcome<()> {
         self.universe.judge_file(self.machine, path, body, mode);
+        self.space(path)?;
         let cut = self.cut(path, body);
         let mut state = self.universe.machines[self.machine].state.borrow_mut();
         if let Some((kept, failure)) = cut {

@@ -1,6 +1,7 @@
 //! Programs: kubeadm is modelled ([`crate::kubeadm`]), a few short ones answer, the rest are not installed.
 
 use super::Desk;
+use crate::faults::Fault;
 use crate::kubeadm::{self, KUBE_VERSION};
 use async_trait::async_trait;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
@@ -61,7 +62,7 @@ impl Jobs for Desk {
         let universe = &self.universe;
         let line = argv.join(" ");
         universe.judge_text(6, "the arguments of a program", &line);
-        if universe.unlucky(universe.scenario.rates.job_hangs) {
+        if universe.strikes(Fault::JobHangs) {
             universe.sleep(deadline).await;
             return Err(Failure::new(Cause::ToolHung, format!("run {line}"), "it did not end in time"));
         }
