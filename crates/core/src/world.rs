@@ -1,6 +1,6 @@
 //! The world a node lives in: every port behind one gate.
 
-use crate::gate::{Call, Gate, pass, pass_sync};
+use crate::gate::{Call, Gate, Method, pass, pass_sync};
 use crate::model::cause::Outcome;
 use crate::model::secret::Secret;
 use crate::node::Observer;
@@ -111,22 +111,22 @@ impl Gated {
     }
 }
 
-fn reads(name: &'static str, subject: impl Into<String>, deadline: Option<Duration>) -> Call {
-    Call { name, subject: subject.into(), changes: false, deadline }
+fn reads(method: Method, subject: impl Into<String>, deadline: Option<Duration>) -> Call {
+    Call { name: method.name(), subject: subject.into(), changes: false, deadline }
 }
 
-fn changes(name: &'static str, subject: impl Into<String>, deadline: Option<Duration>) -> Call {
-    Call { name, subject: subject.into(), changes: true, deadline }
+fn changes(method: Method, subject: impl Into<String>, deadline: Option<Duration>) -> Call {
+    Call { name: method.name(), subject: subject.into(), changes: true, deadline }
 }
 
 #[async_trait(?Send)]
 impl Objects for Gated {
     async fn get(&self, key: &str, known: Option<&ETag>) -> Outcome<Reading> {
-        self.go(reads("objects.get", key, Some(OBJECT_DEADLINE)), self.ports.objects.get(key, known)).await
+        self.go(reads(Method::ObjectsGet, key, Some(OBJECT_DEADLINE)), self.ports.objects.get(key, known)).await
     }
 
     async fn put(&self, key: &str, body: Vec<u8>, condition: Condition) -> Outcome<Written> {
-        let call = changes("objects.put", key, Some(OBJECT_DEADLINE));
+        let call = changes(Method::ObjectsPut, key, Some(OBJECT_DEADLINE));
         match self.go(call, self.ports.objects.put(key, body, condition)).await {
             // A write that was cut off may have taken effect, and may still do so.
             Err(failure) if failure.cause == crate::model::cause::Cause::Deadline => Ok(Written::Unknown(failure)),
@@ -135,7 +135,7 @@ impl Objects for Gated {
     }
 
     async fn delete(&self, key: &str, version: &ETag) -> Outcome<Deleted> {
-        let call = changes("objects.delete", key, Some(OBJECT_DEADLINE));
+        let call = changes(Method::ObjectsDelete, key, Some(OBJECT_DEADLINE));
         match self.go(call, self.ports.objects.delete(key, version)).await {
             Err(failure) if failure.cause == crate::model::cause::Cause::Deadline => Ok(Deleted::Unknown(failure)),
             answer => answer,
@@ -143,66 +143,68 @@ impl Objects for Gated {
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Outcome<KeyPage> {
-        self.go(reads("objects.list", prefix, Some(OBJECT_DEADLINE)), self.ports.objects.list(prefix, after)).await
+        self.go(reads(Method::ObjectsList, prefix, Some(OBJECT_DEADLINE)), self.ports.objects.list(prefix, after)).await
     }
 
     async fn expiry_rules(&self) -> Outcome<Vec<ExpiryRule>> {
-        self.go(reads("objects.expiry_rules", "", Some(OBJECT_DEADLINE)), self.ports.objects.expiry_rules()).await
+        self.go(reads(Method::ObjectsExpiryRules, "", Some(OBJECT_DEADLINE)), self.ports.objects.expiry_rules()).await
     }
 }
 
 impl Files for Gated {
     fn read(&self, path: &Path, limit: u64) -> Outcome<Option<Vec<u8>>> {
-        self.go_sync(&reads("files.read", path.to_string_lossy(), None), || self.ports.files.read(path, limit))
+        self.go_sync(&reads(Method::FilesRead, path.to_string_lossy(), None), || self.ports.files.read(path, limit))
     }
 
     fn stat(&self, path: &Path) -> Outcome<Option<FileInfo>> {
-        self.go_sync(&reads("files.stat", path.to_string_lossy(), None), || self.ports.files.stat(path))
+        self.go_sync(&reads(Method::FilesStat, path.to_string_lossy(), None), || self.ports.files.stat(path))
     }
 
     fn list(&self, folder: &Path) -> Outcome<Vec<String>> {
-        self.go_sync(&reads("files.list", folder.to_string_lossy(), None), || self.ports.files.list(folder))
+        self.go_sync(&reads(Method::FilesList, folder.to_string_lossy(), None), || self.ports.files.list(folder))
     }
 
     fn write(&self, path: &Path, body: &[u8], mode: u32) -> Outcome<()> {
-        self.go_sync(&changes("files.write", path.to_string_lossy(), None), || self.ports.files.write(path, body, mode))
+        self.go_sync(&changes(Method::FilesWrite, path.to_string_lossy(), None), || {
+            self.ports.files.write(path, body, mode)
+        })
     }
 
     fn append(&self, path: &Path, body: &[u8], mode: u32) -> Outcome<()> {
-        let call = changes("files.append", path.to_string_lossy(), None);
+        let call = changes(Method::FilesAppend, path.to_string_lossy(), None);
         self.go_sync(&call, || self.ports.files.append(path, body, mode))
     }
 
     fn remove(&self, path: &Path) -> Outcome<()> {
-        self.go_sync(&changes("files.remove", path.to_string_lossy(), None), || self.ports.files.remove(path))
+        self.go_sync(&changes(Method::FilesRemove, path.to_string_lossy(), None), || self.ports.files.remove(path))
     }
 }
 
 #[async_trait(?Send)]
 impl Jobs for Gated {
     async fn start(&self, job: &JobSpec) -> Outcome<()> {
-        self.go(changes("jobs.start", &job.name, Some(JOB_DEADLINE)), self.ports.jobs.start(job)).await
+        self.go(changes(Method::JobsStart, &job.name, Some(JOB_DEADLINE)), self.ports.jobs.start(job)).await
     }
 
     async fn observe(&self, name: &str) -> Outcome<JobState> {
-        self.go(reads("jobs.observe", name, Some(JOB_DEADLINE)), self.ports.jobs.observe(name)).await
+        self.go(reads(Method::JobsObserve, name, Some(JOB_DEADLINE)), self.ports.jobs.observe(name)).await
     }
 
     async fn stop(&self, name: &str) -> Outcome<()> {
-        self.go(changes("jobs.stop", name, Some(JOB_DEADLINE)), self.ports.jobs.stop(name)).await
+        self.go(changes(Method::JobsStop, name, Some(JOB_DEADLINE)), self.ports.jobs.stop(name)).await
     }
 
     async fn output(&self, name: &str, limit: usize) -> Outcome<String> {
-        self.go(reads("jobs.output", name, Some(JOB_DEADLINE)), self.ports.jobs.output(name, limit)).await
+        self.go(reads(Method::JobsOutput, name, Some(JOB_DEADLINE)), self.ports.jobs.output(name, limit)).await
     }
 
     async fn forget(&self, name: &str) -> Outcome<()> {
-        self.go(changes("jobs.forget", name, Some(JOB_DEADLINE)), self.ports.jobs.forget(name)).await
+        self.go(changes(Method::JobsForget, name, Some(JOB_DEADLINE)), self.ports.jobs.forget(name)).await
     }
 
     async fn run(&self, argv: &[String], deadline: Duration) -> Outcome<ToolOutput> {
         // Only programs that look are run this way (versions, states); what changes something is a job.
-        let call = reads("jobs.run", argv.join(" "), Some(deadline + Duration::from_secs(1)));
+        let call = reads(Method::JobsRun, argv.join(" "), Some(deadline + Duration::from_secs(1)));
         self.go(call, self.ports.jobs.run(argv, deadline)).await
     }
 }
@@ -210,23 +212,23 @@ impl Jobs for Gated {
 #[async_trait(?Send)]
 impl Metadata for Gated {
     async fn token(&self, ttl: Duration) -> Outcome<MetadataAnswer> {
-        self.go(reads("metadata.token", "", Some(METADATA_DEADLINE)), self.ports.metadata.token(ttl)).await
+        self.go(reads(Method::MetadataToken, "", Some(METADATA_DEADLINE)), self.ports.metadata.token(ttl)).await
     }
 
     async fn get(&self, path: &str, token: &Secret) -> Outcome<MetadataAnswer> {
-        self.go(reads("metadata.get", path, Some(METADATA_DEADLINE)), self.ports.metadata.get(path, token)).await
+        self.go(reads(Method::MetadataGet, path, Some(METADATA_DEADLINE)), self.ports.metadata.get(path, token)).await
     }
 }
 
 #[async_trait(?Send)]
 impl Cloud for Gated {
     async fn instances(&self, region: &str, ids: &[String]) -> Outcome<Vec<InstanceInfo>> {
-        let call = reads("cloud.instances", format!("{region} {}", ids.join(",")), Some(CLOUD_DEADLINE));
+        let call = reads(Method::CloudInstances, format!("{region} {}", ids.join(",")), Some(CLOUD_DEADLINE));
         self.go(call, self.ports.cloud.instances(region, ids)).await
     }
 
     async fn credentials(&self) -> Outcome<String> {
-        self.go(reads("cloud.credentials", "", Some(CLOUD_DEADLINE)), self.ports.cloud.credentials()).await
+        self.go(reads(Method::CloudCredentials, "", Some(CLOUD_DEADLINE)), self.ports.cloud.credentials()).await
     }
 }
 
@@ -240,9 +242,9 @@ impl Cluster for Gated {
         };
         let subject = format!("{} {path} via {through}", request.method);
         let call = if request.method == "GET" {
-            reads("cluster.call", subject, Some(CLUSTER_DEADLINE))
+            reads(Method::ClusterCall, subject, Some(CLUSTER_DEADLINE))
         } else {
-            changes("cluster.call", subject, Some(CLUSTER_DEADLINE))
+            changes(Method::ClusterCall, subject, Some(CLUSTER_DEADLINE))
         };
         self.go(call, self.ports.cluster.call(request)).await
     }
@@ -250,14 +252,14 @@ impl Cluster for Gated {
 
 impl Host for Gated {
     fn hostname(&self) -> Outcome<String> {
-        self.go_sync(&reads("host.hostname", "", None), || self.ports.host.hostname())
+        self.go_sync(&reads(Method::HostHostname, "", None), || self.ports.host.hostname())
     }
 
     fn default_address(&self) -> Outcome<Option<IpAddr>> {
-        self.go_sync(&reads("host.default_address", "", None), || self.ports.host.default_address())
+        self.go_sync(&reads(Method::HostDefaultAddress, "", None), || self.ports.host.default_address())
     }
 
     fn boot_id(&self) -> Outcome<String> {
-        self.go_sync(&reads("host.boot_id", "", None), || self.ports.host.boot_id())
+        self.go_sync(&reads(Method::HostBootId, "", None), || self.ports.host.boot_id())
     }
 }
