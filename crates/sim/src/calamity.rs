@@ -169,7 +169,8 @@ fn expire(universe: &Rc<Universe>) {
     }
 }
 
-fn revoke(universe: &Rc<Universe>) {
+/// All bootstrap tokens of all clusters are deleted.
+pub fn revoke(universe: &Rc<Universe>) {
     universe.count("tokens-revoked");
     universe.note_world(format_args!("an administrator deletes all bootstrap tokens"));
     let mut etcds = universe.etcds.borrow_mut();

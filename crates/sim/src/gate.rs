@@ -1,6 +1,7 @@
 //! The gate of a simulated node: notes every call, kills the agent before, after or within one, and keeps rule 7.
 
 use crate::faults::Fault;
+use crate::killpoints::How;
 use crate::universe::Universe;
 use kubestrap_core::gate::{Admission, Call, Delivery, Gate};
 use kubestrap_core::model::cause::Failure;
@@ -36,6 +37,18 @@ impl SimGate {
         }
         struck
     }
+
+    /// A planned death; true when the agent is gone now.
+    fn fall(&self, how: Option<How>, call: &Call) -> bool {
+        let universe = &self.universe;
+        match how {
+            None | Some(How::Torn) => return false,
+            Some(How::PowerCut) => universe.reboot(self.machine),
+            Some(How::Death) => universe.die(self.machine),
+            Some(how) => universe.kill_agent(self.machine, &format!("{how} {call}")),
+        }
+        true
+    }
 }
 
 impl Gate for SimGate {
@@ -45,6 +58,14 @@ impl Gate for SimGate {
         }
         *self.universe.calls.borrow_mut().entry((self.machine, call.name)).or_default() += 1;
         self.universe.judge_text(6, "the subject of a call", &call.subject);
+        let ready = self.universe.machines[self.machine].ready.get();
+        let planned = self.universe.deaths.borrow_mut().before(self.machine, ready, call, ticket);
+        match planned {
+            // Their time is when the call has ended.
+            None | Some(How::After | How::Late | How::Death) => {}
+            Some(How::Torn) => self.universe.machines[self.machine].torn.set(true),
+            how => return if self.fall(how, call) { Admission::Die } else { Admission::Pass },
+        }
         let fault = if call.changes { Fault::KilledBefore } else { Fault::KilledReading };
         if self.strike(fault, "before", call) {
             return Admission::Die;
@@ -67,6 +88,10 @@ impl Gate for SimGate {
             if now > began + deadline + GRACE && awake {
                 self.universe.violate(7, format!("{call} took {:?}, its deadline is {deadline:?}", now - began));
             }
+        }
+        let fallen = self.universe.deaths.borrow_mut().after(self.machine, ticket);
+        if self.fall(fallen, call) {
+            return Delivery::Die;
         }
         if self.universe.machines[self.machine].torn.replace(false) {
             self.universe.kill_agent(self.machine, &format!("within {call}"));

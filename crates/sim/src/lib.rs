@@ -37,6 +37,7 @@ mod faults;
 mod gate;
 mod idle;
 mod invariants;
+pub mod killpoints;
 mod kubeadm;
 mod machine;
 mod minimise;

@@ -70,7 +70,7 @@ struct History {
 
 fn history(seed: u64, scenario: &Scenario, keep: Keep) -> (u64, History) {
     let universe = Universe::new(seed, scenario, keep);
-    let verdict = Runner::new(universe.clone()).run();
+    let verdict = play(&universe);
     let lines = match (&verdict, keep) {
         (Err((_, what)), Keep::Story) => universe.story_of(what),
         _ => universe.trace.lines(),
@@ -79,6 +79,14 @@ fn history(seed: u64, scenario: &Scenario, keep: Keep) -> (u64, History) {
     let (events, lasted, machines) = (universe.trace.events(), universe.timeline.now(), universe.introduced());
     let (counts, calls) = (universe.monitor.borrow().counts.clone(), universe.calls.borrow().clone());
     (universe.trace.digest(), History { verdict, events, lasted, counts, calls, machines, lines })
+}
+
+/// Runs a universe to its end.
+pub(crate) fn play(universe: &Rc<Universe>) -> Result<(), (u8, String)> {
+    let verdict = Runner::new(universe.clone()).run();
+    // What is still to come holds the universe, which holds it: thousands of them would stay in memory.
+    universe.timeline.clear();
+    verdict
 }
 
 /// Set when a future is woken.
@@ -122,6 +130,8 @@ struct Runner {
     operator: Task<dyn Future<Output = ()>>,
     looked_at: Duration,
     settled_at: Option<Duration>,
+    /// Planned deaths so far, as of then: one that falls later unsettles the world rightly.
+    struck: usize,
 }
 
 impl Runner {
@@ -134,7 +144,14 @@ impl Runner {
             universe.start_agent(machine.index, machine.starts_at);
         }
         calamity::schedule(&universe);
-        Runner { universe, lives, operator: Task::new(operator), looked_at: Duration::ZERO, settled_at: None }
+        Runner {
+            universe,
+            lives,
+            operator: Task::new(operator),
+            looked_at: Duration::ZERO,
+            settled_at: None,
+            struck: 0,
+        }
     }
 
     fn run(&mut self) -> Result<(), (u8, String)> {
@@ -237,6 +254,10 @@ impl Runner {
         let scenario = &self.universe.scenario;
         if now < scenario.faults_last {
             return Ok(false);
+        }
+        let struck = self.universe.deaths.borrow().struck();
+        if struck != self.struck {
+            (self.struck, self.settled_at) = (struck, None);
         }
         let unsettled = self.universe.unsettled();
         match (unsettled, self.settled_at) {

@@ -42,6 +42,13 @@ impl Timeline {
         self.queue.borrow_mut().insert(key, Entry::Do(Box::new(deed)));
     }
 
+    /// Forgets everything that is still to come.
+    pub fn clear(&self) {
+        // What is dropped may look at the queue.
+        let queue = std::mem::take(&mut *self.queue.borrow_mut());
+        drop(queue);
+    }
+
     /// A future that ends after `duration`; dropping it forgets the timer.
     pub fn sleep(self: &Rc<Self>, duration: Duration) -> Sleep {
         Sleep { timeline: self.clone(), at: self.now() + duration, key: None }

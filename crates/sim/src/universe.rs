@@ -4,6 +4,7 @@
 use crate::cluster::Etcd;
 use crate::faults::Fault;
 use crate::invariants::Monitor;
+use crate::killpoints::Strikes;
 use crate::machine::Machine;
 use crate::rng::Rng;
 use crate::scenario::Scenario;
@@ -38,6 +39,8 @@ pub struct Universe {
     pub etcds: RefCell<Vec<Etcd>>,
     /// The invariants and what they know.
     pub monitor: RefCell<Monitor>,
+    /// Deaths that are planned and not left to chance.
+    pub deaths: RefCell<Strikes>,
     /// How many holders of the register still have to die.
     pub deaths_due: Cell<u32>,
     /// How many holders of the register still have to be stopped for long.
@@ -62,6 +65,7 @@ impl Universe {
             machines,
             etcds: RefCell::default(),
             monitor: RefCell::default(),
+            deaths: RefCell::default(),
             deaths_due: Cell::new(0),
             stops_due: Cell::new(0),
             api_away_until: Cell::new(Duration::ZERO),

@@ -158,7 +158,7 @@ fn later(universe: &Rc<Universe>, run: Rc<Run>, index: usize, delay: Duration) {
         if full {
             world.count("kubeadm-on-full-disk");
         }
-        let fails = full || world.strikes(Fault::JobFails);
+        let fails = full || world.strikes(Fault::JobFails) || world.deaths.borrow_mut().fails(&run.name, phase);
         let why = if full { "no space left on device" } else { "bad luck" };
         let why =
             format!("error execution phase {phase}: {why}{}\n", if fails { run.tells(&world) } else { String::new() });

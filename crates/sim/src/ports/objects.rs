@@ -93,6 +93,9 @@ impl Told {
 impl Desk {
     fn fate(&self) -> Fate {
         let universe = &self.universe;
+        if let Some(delay) = universe.deaths.borrow_mut().take_late() {
+            return Fate::Late(delay);
+        }
         match self.way(Far::Store) {
             Way::Shut => {
                 universe.count("request-lost-in-cut");

@@ -1,0 +1,89 @@
+//! Every gate crossing of every story is a death once, in every way, and the story ends as it would have ended.
+//! Longer: `KUBESTRAP_KILL_PAIRS=100000 cargo test -p kubestrap-sim --test kill_points`.
+
+use kubestrap_core::gate::Method;
+use kubestrap_sim::killpoints::{Row, clean, enumerate, pairs, stories, table};
+use std::collections::BTreeSet;
+
+/// Methods that no story crosses, each with who does, and what shows what a death there does.
+const ELSEWHERE: &[(Method, &str)] = &[
+    (
+        Method::JobsStop,
+        "a master that lost the register while it ran init: scenario `unlock`, where it is killed by chance",
+    ),
+    (Method::ObjectsExpiryRules, "`doctor` alone, which changes nothing"),
+    (Method::CloudCredentials, "`doctor` alone, which changes nothing"),
+    (Method::HostBootId, "the adapter of jobs alone asks it: tests/integration drives it"),
+    (Method::HostHostname, "before there is a node: nothing was begun, and the next start asks again"),
+    (Method::HostDefaultAddress, "before there is a node: nothing was begun, and the next start asks again"),
+];
+
+/// Kills the victim of a story at every crossing. What each death led to is in the snapshot.
+fn every_crossing(story: &str) {
+    let story = stories().into_iter().find(|known| known.name == story).expect(story);
+    let mut rows = BTreeSet::<Row>::new();
+    let runs = enumerate(&story, |row| {
+        rows.insert(row);
+    });
+    let runs = runs.unwrap_or_else(|why| panic!("\n{why}\n"));
+    println!("{}: {runs} deaths", story.name);
+    assert!(runs > 300, "{}: {runs} deaths", story.name);
+    insta::assert_snapshot!(story.name.replace(' ', "_"), table(&rows));
+}
+
+#[test]
+fn a_first_master_killed_at_every_crossing_ends_as_it_would_have_ended() {
+    every_crossing("first master");
+}
+
+#[test]
+fn a_worker_killed_at_every_crossing_ends_as_it_would_have_ended() {
+    every_crossing("worker");
+}
+
+#[test]
+fn an_early_worker_killed_at_every_crossing_ends_as_it_would_have_ended() {
+    every_crossing("early worker");
+}
+
+#[test]
+fn a_takeover_killed_at_every_crossing_ends_as_it_would_have_ended() {
+    every_crossing("takeover");
+}
+
+#[test]
+fn a_failed_init_killed_at_every_crossing_ends_as_it_would_have_ended() {
+    every_crossing("failed init");
+}
+
+#[test]
+fn a_failed_join_killed_at_every_crossing_ends_as_it_would_have_ended() {
+    every_crossing("failed join");
+}
+
+#[test]
+fn duties_killed_at_every_crossing_ends_as_it_would_have_ended() {
+    every_crossing("duties");
+}
+
+#[test]
+fn killed_twice_every_bootstrap_ends_as_it_would_have_ended() {
+    let wanted = std::env::var("KUBESTRAP_KILL_PAIRS").ok().map(|text| text.parse().expect("a number"));
+    for story in stories().into_iter().filter(|story| story.name != "duties") {
+        let runs = pairs(&story, wanted.unwrap_or(1500)).unwrap_or_else(|why| panic!("\n{why}\n"));
+        println!("{}: {runs} pairs", story.name);
+        assert!(runs > 1000, "{}: {runs} pairs", story.name);
+    }
+}
+
+#[test]
+fn every_method_of_every_port_is_crossed_or_excused() {
+    let told: Vec<_> = stories().iter().map(|story| clean(story).unwrap_or_else(|why| panic!("\n{why}\n"))).collect();
+    told.iter().zip(stories()).for_each(|(told, story)| println!("{}: {} crossings", story.name, told.crossings.len()));
+    let crossed: BTreeSet<&str> = told.iter().flat_map(|told| &told.crossings).map(|crossing| crossing.name).collect();
+    for method in Method::ALL {
+        let excused = ELSEWHERE.iter().any(|(excused, _)| excused == method);
+        let name = method.name();
+        assert_ne!(crossed.contains(name), excused, "{name}: crossed {}, excused {excused}", crossed.contains(name));
+    }
+}
