@@ -2,6 +2,8 @@
 
 mod bench;
 mod demo;
+mod evidence;
+mod fuzz;
 mod lab;
 mod mutants;
 mod process;
@@ -35,10 +37,12 @@ enum Command {
     Lab(lab::LabArgs),
     /// The units and the user-data that are shipped, judged by systemd, cloud-init and kubestrap.
     Units(units::UnitsArgs),
-    /// Rules for dependencies: licences, forbidden crates, duplicates.
+    /// Rules for dependencies (licences, forbidden crates, duplicates), and for promises: what shows each of them.
     Verify,
     /// Many seeds of a simulated world, with the safety rules as invariants.
     Simulate(simulate::Simulate),
+    /// Hostile bytes for everything that is parsed: the corpora, and mutations of them.
+    Fuzz(fuzz::Fuzz),
     /// Break each safety rule on purpose, and expect a test to notice.
     Mutants(mutants::MutantsArgs),
 }
@@ -51,8 +55,9 @@ fn main() -> ExitCode {
         Command::Soak(soak) => soak.run(),
         Command::Lab(lab) => lab.run(),
         Command::Units(units) => units.run(),
-        Command::Verify => verify::run(),
         Command::Simulate(options) => options.run(),
+        Command::Verify => verify::run().and_then(|()| evidence::check(&process::workspace())),
+        Command::Fuzz(options) => options.run(),
         Command::Mutants(options) => mutants::run(&options).map_err(std::io::Error::other),
     };
     match result {

@@ -60,7 +60,13 @@ pub fn clean(story: &Story) -> Result<Told, String> {
 pub fn enumerate(story: &Story, mut each: impl FnMut(Row)) -> Result<usize, String> {
     let before = clean(story)?;
     let mut runs = 0;
+    let mut seen = BTreeMap::<String, usize>::new();
     for (number, crossing) in before.crossings.iter().enumerate() {
+        let times = seen.entry(crossing.to_string()).or_default();
+        *times += 1;
+        if *times > story.most_of_a_kind {
+            continue;
+        }
         for how in How::ALL.iter().filter(|how| how.is_possible(crossing)) {
             let told = strike_and_compare(story, &before, &[(number, *how)])?;
             let outcome = outcome(&before.counts, &told.counts);

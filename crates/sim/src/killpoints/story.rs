@@ -38,6 +38,8 @@ pub struct Story {
     pub(super) seed: u64,
     pub(super) victim: usize,
     pub(super) from_ready: bool,
+    /// A duty makes the same calls every minute: the first ones of each kind are struck.
+    pub(super) most_of_a_kind: usize,
     pub(super) prologue: Vec<Strike>,
     /// The job and the phase that fail once.
     pub(super) failure: Option<(&'static str, &'static str)>,
@@ -96,6 +98,7 @@ pub fn stories() -> Vec<Story> {
         scenario,
         victim,
         from_ready: false,
+        most_of_a_kind: usize::MAX,
         prologue: Vec::new(),
         failure: None,
         happenings: &[],
@@ -126,6 +129,7 @@ pub fn stories() -> Vec<Story> {
         },
         Story {
             from_ready: true,
+            most_of_a_kind: 8,
             happenings: HAPPENINGS,
             ..bootstrap("duties", "a master keeps tokens, bundle and register for an hour", duties, 0, &[0, 1])
         },
