@@ -40,7 +40,9 @@ pub(super) fn fields(key: &str, body: &[u8]) -> Outcome<Map<String, Value>> {
 pub(super) fn decode<T: DeserializeOwned>(key: &str, body: &[u8]) -> Outcome<T> {
     const SHOWN: usize = 200;
     serde_json::from_value(Value::Object(fields(key, body)?)).map_err(|error| {
-        let text: String = redact(&error.to_string()).chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+        // Without control characters first: one in the middle of a token would hide it.
+        let text: String = error.to_string().chars().filter(|c| !c.is_control()).collect();
+        let text: String = redact(&text).chars().take(SHOWN).collect();
         rejected(key, format!("it is not of the expected form: {text}"))
     })
 }
