@@ -248,9 +248,9 @@ fn parse(body: &[u8]) -> Outcome<Vec<Line>> {
             }
             Ok(line) => lines.push(line),
             // Torn by a power loss: either still the last line, or closed by the next append. A torn line was never
-            // acknowledged, so nothing was done on its strength. It is a proper prefix of a line: it does not end
-            // with the brace that ends every whole one.
-            Err(_) if index + 1 == total || !raw.trim_end().ends_with('}') => {}
+            // acknowledged, so nothing was done on its strength. It is a proper prefix of a line: it ends too early, or
+            // (with what the disk held before) without the brace that ends every whole one.
+            Err(error) if index + 1 == total || error.is_eof() || !raw.trim_end().ends_with('}') => {}
             Err(error) => return Err(damaged(index + 1, error.to_string())),
         }
     }
@@ -327,7 +327,9 @@ mod tests {
 
     #[test]
     fn every_torn_length_of_the_last_line_is_ignored_and_healed() {
-        let lines = [began(1), line(1, Entry::CommitAttempted)];
+        // A brace in a text: torn behind it, the line looks whole at first sight.
+        let step = Entry::StepBegan { step: "join".into(), why: "{\"a\":\"&{x}\"} é".into() };
+        let lines = [began(1), line(1, step)];
         let whole = body(&lines);
         let first = body(&lines[..1]).len();
         for cut in first..whole.len() - 1 {
