@@ -2,7 +2,7 @@
 //!
 //! YAML 1.2 core schema. Refused, because they hide what a file says or cost without bound: duplicate keys, merge
 //! keys (`<<`), tags other than `!!str`, a second document, keys that are not scalars, and trees of more than
-//! `MAX_NODES` nodes or `MAX_DEPTH` levels after aliases are put in.
+//! `MAX_NODES` nodes, `MAX_TEXT` bytes or `MAX_DEPTH` levels after aliases are put in.
 
 use super::problem::{Place, Problem};
 use super::tree::{Entry, Kind, Node, Scalar};
@@ -13,6 +13,8 @@ use std::rc::Rc;
 
 /// More nodes than any honest configuration has; bounds what aliases can multiply.
 const MAX_NODES: usize = 20_000;
+/// Bytes of keys and values. A file has at most 1 MiB, but an alias repeats a text of any length with three characters.
+const MAX_TEXT: usize = 4 * 1024 * 1024;
 /// Levels of nesting; kubeadm's documents need fewer than ten.
 const MAX_DEPTH: usize = 64;
 
@@ -60,7 +62,7 @@ pub fn parse(name: &str, text: &str) -> (Option<Node>, Vec<Problem>) {
         events: Parser::new_from_str_with_options(text, options),
         source: source.clone(),
         anchors: BTreeMap::new(),
-        nodes: 0,
+        size: Size::default(),
         level: 0,
         problems: Vec::new(),
     };
@@ -76,11 +78,18 @@ pub fn parse(name: &str, text: &str) -> (Option<Node>, Vec<Problem>) {
 struct Reader<'t> {
     events: Parser<'t, granit_parser::StrInput<'t>>,
     source: Rc<str>,
-    /// Finished anchored nodes with their number of nodes.
-    anchors: BTreeMap<usize, (Node, usize)>,
-    nodes: usize,
+    /// Finished anchored nodes with what they are counted as.
+    anchors: BTreeMap<usize, (Node, Size)>,
+    size: Size,
     level: usize,
     problems: Vec<Problem>,
+}
+
+/// How much of a document was read, counting what aliases repeat.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    nodes: usize,
+    text: usize,
 }
 
 type Read<T> = Result<T, Problem>;
@@ -120,27 +129,36 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn count(&mut self, nodes: usize, place: &Place) -> Read<()> {
-        self.nodes += nodes;
-        if self.nodes > MAX_NODES {
+    fn count(&mut self, more: Size, place: &Place) -> Read<()> {
+        self.size.nodes += more.nodes;
+        self.size.text += more.text;
+        if self.size.nodes > MAX_NODES {
             return Err(Problem::at(place, format!("more than {MAX_NODES} values, counting what aliases repeat")));
+        }
+        if self.size.text > MAX_TEXT {
+            return Err(Problem::at(place, format!("more than {MAX_TEXT} bytes, counting what aliases repeat")));
         }
         Ok(())
     }
 
     fn node(&mut self, event: Event<'t>, place: Place) -> Read<Node> {
         self.level += 1;
+        // The parser counts lists in brackets and indented ones apart.
+        if self.level > MAX_DEPTH {
+            return Err(Problem::at(&place, format!("more than {MAX_DEPTH} levels")));
+        }
         let node = self.node_at_level(event, place);
         self.level -= 1;
         node
     }
 
     fn node_at_level(&mut self, event: Event<'t>, place: Place) -> Read<Node> {
-        let before = self.nodes;
-        self.count(1, &place)?;
+        let before = self.size;
+        self.count(Size { nodes: 1, text: 0 }, &place)?;
         let (kind, anchor) = match event {
             Event::Alias(id) => return self.alias(id, &place),
             Event::Scalar(text, style, anchor, tag) => {
+                self.count(Size { nodes: 0, text: text.len() }, &place)?;
                 let forced_text = match &tag {
                     None => false,
                     Some(tag) if tag.is_yaml_core_schema_tag("str") => true,
@@ -164,7 +182,10 @@ impl<'t> Reader<'t> {
         };
         let node = Node { place, kind };
         if anchor != 0 {
-            self.anchors.insert(anchor, (node.clone(), self.nodes - before));
+            let size = Size { nodes: self.size.nodes - before.nodes, text: self.size.text - before.text };
+            // Kept a second time, whether it is repeated or not.
+            self.count(size, &node.place)?;
+            self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok(node)
     }
@@ -173,8 +194,8 @@ impl<'t> Reader<'t> {
     fn alias(&mut self, id: usize, place: &Place) -> Read<Node> {
         // A node that contains itself is not finished yet, so it is not found.
         let found = self.anchors.get(&id).cloned();
-        let (node, nodes) = found.ok_or_else(|| Problem::at(place, "this alias is inside of what it repeats"))?;
-        self.count(nodes, place)?;
+        let (node, size) = found.ok_or_else(|| Problem::at(place, "this alias is inside of what it repeats"))?;
+        self.count(size, place)?;
         if self.level + depth(&node) > MAX_DEPTH {
             return Err(Problem::at(place, format!("more than {MAX_DEPTH} levels, counting what aliases repeat")));
         }
@@ -203,6 +224,7 @@ impl<'t> Reader<'t> {
                 Event::Scalar(text, ..) => text.into_owned(),
                 _ => return Err(Problem::at(&place, "a key must be a plain word or a quoted text")),
             };
+            self.count(Size { nodes: 0, text: key.len() }, &place)?;
             let (event, value_place) = self.next()?;
             let node = self.node(event, value_place)?;
             match entries.iter().find(|entry| entry.key == key) {
