@@ -39,10 +39,11 @@ pub fn check(kubeadm: &Node) -> Vec<Problem> {
     kinds.iter().flat_map(rules).collect()
 }
 
-/// Where the path's last key is written. Compared without case: JSON decoders of older Kubernetes did so too.
+/// Where a patch changes what is behind a path: also by a null, a text or a list above it, which would remove it.
+/// Compared without case: JSON decoders of older Kubernetes did so too.
 fn find(node: &Node, path: &[&str]) -> Option<Place> {
-    let (first, rest) = path.split_first()?;
-    let Kind::Map(entries) = &node.kind else { return None };
+    let Some((first, rest)) = path.split_first() else { return Some(node.place.clone()) };
+    let Kind::Map(entries) = &node.kind else { return Some(node.place.clone()) };
     let matching = entries.iter().filter(|entry| entry.key.eq_ignore_ascii_case(first));
     let below = |entry: &Entry| if rest.is_empty() { Some(entry.place.clone()) } else { find(&entry.node, rest) };
     matching.into_iter().find_map(below)

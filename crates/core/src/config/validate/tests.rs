@@ -75,6 +75,8 @@ const BAD: &[(&str, &str)] = &[
     ("kubeadm: { InitConfiguration: { bootstrapTokens: [] } }", "is a secret"),
     ("kubeadm: { InitConfiguration: { BootstrapTokens: [] } }", "is a secret"),
     ("kubeadm: { InitConfiguration: { certificateKey: x } }", "is a secret"),
+    ("kubeadm: { InitConfiguration: { nodeRegistration: null } }", "is said by `node.name`"),
+    ("kubeadm: { JoinConfiguration: { NodeRegistration: [] } }", "is said by `node.name`"),
     ("kubeadm: { JoinConfiguration: { controlPlane: { certificateKey: x } } }", "is a secret"),
     ("kubeadm: { JoinConfiguration: { discovery: { bootstrapToken: { token: x } } } }", "join bundle"),
     ("kubeadm: { ClusterConfiguration: { certificatesDir: /pki } }", "PKI"),
