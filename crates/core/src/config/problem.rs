@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, and where.
 
-use crate::model::cause::{Cause, Failure};
+use crate::model::cause::{Cause, Failure, printable};
 use crate::model::secret::redact;
 use std::fmt;
 use std::rc::Rc;
@@ -46,7 +46,7 @@ pub struct Problem {
 impl Problem {
     /// A problem at a place.
     pub fn at(place: &Place, message: impl AsRef<str>) -> Self {
-        Problem { place: Some(place.clone()), message: redact(message.as_ref()), suggestion: None }
+        Problem { place: Some(place.clone()), message: said(message.as_ref()), suggestion: None }
     }
 
     /// Something that no layer says.
@@ -57,9 +57,14 @@ impl Problem {
     /// The same problem with a suggestion.
     #[must_use]
     pub fn suggest(mut self, suggestion: impl AsRef<str>) -> Self {
-        self.suggestion = Some(redact(suggestion.as_ref()));
+        self.suggestion = Some(said(suggestion.as_ref()));
         self
     }
+}
+
+/// For a terminal, and without secrets: problems quote what was written.
+fn said(text: &str) -> String {
+    redact(&printable(text.to_owned()))
 }
 
 impl fmt::Display for Problem {

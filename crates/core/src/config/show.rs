@@ -8,7 +8,7 @@ use serde_json::Value;
 /// One value in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Keys joined by dots (`join.wait`); a key that has dots itself is in quotes.
+    /// Keys joined by dots (`join.wait`); a key that has dots or control characters is in quotes.
     pub path: String,
     /// The value as JSON, on one line; a text without quotes. Masked when it looks like a secret.
     pub value: String,
@@ -27,7 +27,11 @@ fn collect(node: &Node, path: &str, secret: bool, rows: &mut Vec<Row>) {
     match &node.kind {
         Kind::Map(entries) if !entries.is_empty() => {
             for entry in entries {
-                let key = if entry.key.contains('.') { format!("{:?}", entry.key) } else { entry.key.clone() };
+                let key = if entry.key.contains(|c: char| c == '.' || c.is_control()) {
+                    format!("{:?}", entry.key)
+                } else {
+                    entry.key.clone()
+                };
                 let below = if path.is_empty() { key } else { format!("{path}.{key}") };
                 collect(&entry.node, &below, secret || is_secret_key(&entry.key), rows);
             }
@@ -42,6 +46,8 @@ fn collect(node: &Node, path: &str, secret: bool, rows: &mut Vec<Row>) {
 
 fn text(value: &Value) -> String {
     let shown = match value {
+        // As a terminal would obey it, and a table break on it, it is not shown.
+        Value::String(text) if text.contains(char::is_control) => format!("{text:?}"),
         Value::String(text) => text.clone(),
         Value::Array(_) | Value::Object(_) => mask(value).to_string(),
         other => other.to_string(),

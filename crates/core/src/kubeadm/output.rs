@@ -32,7 +32,7 @@ const NOISE: &[&str] = &["CGROUPS_", "To see the stack trace", "If you know what
 
 /// The last lines of an output that say something, without secrets and without colours.
 pub fn tail(output: &str) -> Vec<String> {
-    let clean = redact(&without_colours(output));
+    let clean = redact(&without_controls(&without_colours(output)));
     let says_something = |line: &&str| !line.is_empty() && !NOISE.iter().any(|noise| line.contains(noise));
     let lines: Vec<&str> = clean.lines().map(str::trim).filter(says_something).collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| (*line).to_owned()).collect()
@@ -47,6 +47,17 @@ fn without_colours(text: &str) -> String {
         plain.push_str(&part[end..]);
     }
     plain
+}
+
+/// Nothing that a terminal obeys; what was written over (`\r`) is a line of its own.
+fn without_controls(text: &str) -> String {
+    let plain = |c: char| match c {
+        '\n' | '\r' => Some('\n'),
+        '\t' => Some(' '),
+        c if c.is_control() => None,
+        c => Some(c),
+    };
+    text.chars().filter_map(plain).collect()
 }
 
 /// The failure for a kubeadm that did not succeed.
@@ -105,6 +116,12 @@ mod tests {
             ["[preflight] Some fatal errors occurred:", "[ERROR CRI]: could not connect to the container runtime: x"]
         );
         assert_eq!(failure("join", &JobEnd::Exited(1), output).cause, Cause::RuntimeNotReady);
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_left_and_nothing_hides_behind_it() {
+        let output = "a\u{9b}31mb\u{7}\n50 %\r100 %\nabcdef.01234567\u{0}89abcdef\n";
+        assert_eq!(tail(output), ["a31mb", "50 %", "100 %", "<secret>"]);
     }
 
     #[test]

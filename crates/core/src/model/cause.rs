@@ -200,15 +200,17 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure whose fix is the table's.
+    /// A failure whose fix is the table's. Control characters but tab and line feed become spaces: what servers and
+    /// programs said is part of errors, and errors reach terminals.
     pub fn new(cause: Cause, attempted: impl Into<String>, detail: impl Into<String>) -> Self {
-        Failure { cause, attempted: attempted.into(), detail: detail.into(), advice: None, exhausted: false }
+        let (attempted, detail) = (printable(attempted.into()), printable(detail.into()));
+        Failure { cause, attempted, detail, advice: None, exhausted: false }
     }
 
     /// The same failure with a fix better than the table's.
     #[must_use]
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into());
+        self.advice = Some(printable(advice.into()));
         self
     }
 
@@ -228,6 +230,12 @@ impl Failure {
     pub fn is_transient(&self) -> bool {
         self.cause.is_transient() && !self.exhausted
     }
+}
+
+/// `text` without what a terminal obeys.
+pub(crate) fn printable(text: String) -> String {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if text.contains(obeyed) { text.replace(obeyed, " ") } else { text }
 }
 
 impl fmt::Display for Failure {
@@ -276,5 +284,12 @@ mod tests {
             "failed to resolve s3.eu-west-1.amazonaws.com: no such host [dns]; check /etc/resolv.conf and the name"
         );
         assert!(failure.advise("wait").to_string().ends_with("; wait"));
+    }
+
+    #[test]
+    fn a_failure_cannot_command_a_terminal() {
+        let failure = Failure::new(Cause::ApiRefused, "read \u{1b}]0;x\u{7}", "a\u{9b}2J\r\n\tb").advise("c\u{8}");
+        let shown = failure.to_string();
+        assert!(shown.starts_with("failed to read  ]0;x : a 2J \n\tb [") && shown.ends_with("; c "), "{shown:?}");
     }
 }
