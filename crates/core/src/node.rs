@@ -6,7 +6,7 @@ use crate::model::identity::Identity;
 use crate::model::report::{Phase, ReportedError, StepReport};
 use crate::world::World;
 use jiff::Timestamp;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -132,13 +132,16 @@ pub struct Node {
     /// The folder the node's files are below (`--root`), when it is not `/`; kubeadm is told so.
     pub rootfs: Option<String>,
     status: Rc<RefCell<Status>>,
+    /// How often the status may have changed.
+    revision: Rc<Cell<u64>>,
 }
 
 impl Node {
     /// A node at the beginning of a life of its agent.
     pub fn new(settings: Rc<Settings>, identity: Rc<Identity>, world: World) -> Self {
         let started_at = world.time.now();
-        Node { settings, identity, world, started_at, rootfs: None, status: Rc::new(RefCell::new(Status::default())) }
+        let (status, revision) = (Rc::default(), Rc::default());
+        Node { settings, identity, world, started_at, rootfs: None, status, revision }
     }
 
     /// The same node with its files below a folder.
@@ -156,6 +159,12 @@ impl Node {
     /// Changes what it is doing.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.status.borrow_mut());
+        self.revision.set(self.revision.get() + 1);
+    }
+
+    /// The same number twice: the status has not changed in between.
+    pub fn revision(&self) -> u64 {
+        self.revision.get()
     }
 
     /// Tells the observer.
@@ -167,6 +176,7 @@ impl Node {
     pub fn enter(&self, phase: Phase) {
         let before = std::mem::replace(&mut self.status.borrow_mut().phase, phase);
         if before != phase {
+            self.revision.set(self.revision.get() + 1);
             self.tell(&Event::Phase(phase));
         }
     }
@@ -178,6 +188,7 @@ impl Node {
             let mut status = self.status.borrow_mut();
             let news = status.waiting_for.as_deref() != Some(for_what.as_str());
             status.waiting_for = Some(for_what.clone());
+            self.revision.set(self.revision.get() + u64::from(news));
             (status.step, news)
         };
         if let (Some(step), true) = (step, news) {
@@ -189,6 +200,9 @@ impl Node {
     /// Says in the status, and so in the report, why the node is not further. The same cause keeps its time.
     pub fn complain(&self, failure: &Failure) {
         let (cause, message) = (failure.cause.row().label, failure.to_string());
+        if self.status.borrow().error.as_ref().is_some_and(|known| known.cause == cause && known.message == message) {
+            return;
+        }
         let now = self.world.time.now();
         self.update(|status| {
             let since = status.error.as_ref().filter(|e| e.cause == cause).map_or(now, |e| e.since);

@@ -23,6 +23,8 @@ struct Sent {
     etag: Option<ETag>,
     at: Duration,
     next: Duration,
+    /// The node's revision at which there was nothing new to tell.
+    revision: u64,
 }
 
 #[derive(Default)]
@@ -45,12 +47,23 @@ impl Duty for ReportDuty {
     }
 
     async fn tick(&self, node: &Node) -> Outcome<Duration> {
-        let report = build_report(node);
-        let now = node.world.time.uptime();
-        let (is_due, etag) = {
+        let (now, revision) = (node.world.time.uptime(), node.revision());
+        {
+            // An idle node's report is neither made nor compared every two seconds.
             let sent = self.sent.borrow();
+            let is_early = now.saturating_sub(sent.at) < sent.next;
+            if sent.report.is_some() && is_early && sent.revision == revision {
+                return Ok(LOOK_EVERY);
+            }
+        }
+        let report = build_report(node);
+        let (is_due, etag) = {
+            let mut sent = self.sent.borrow_mut();
             let since = now.saturating_sub(sent.at);
             let changed = sent.report.as_ref().is_none_or(|before| differs(before, &report));
+            if !changed {
+                sent.revision = revision;
+            }
             let first = sent.report.is_none();
             (first || (changed && since >= AT_MOST_EVERY) || since >= sent.next, sent.etag.clone())
         };
@@ -58,7 +71,7 @@ impl Duty for ReportDuty {
             let etag = Store::of(node).put_report(&report, etag.as_ref()).await?;
             let next = node.jitter(node.settings.report_every).min(node.settings.report_every);
             node.update(|status| status.last_report_at = Some(report.reported_at));
-            *self.sent.borrow_mut() = Sent { report: Some(report), etag: Some(etag), at: now, next };
+            *self.sent.borrow_mut() = Sent { report: Some(report), etag: Some(etag), at: now, next, revision };
         }
         Ok(LOOK_EVERY)
     }
