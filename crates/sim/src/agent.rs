@@ -84,7 +84,13 @@ impl Observer for Watcher {
             }
             _ => {}
         }
-        let routine = matches!(event, Event::Retrying { .. } | Event::BundlePublished { .. } | Event::Waiting { .. });
+        let routine = matches!(
+            event,
+            Event::Retrying { .. }
+                | Event::BundlePublished { .. }
+                | Event::Waiting { .. }
+                | Event::Phase(Phase::Bootstrapping | Phase::Waiting)
+        );
         let told = match event {
             Event::StepEnded { step, result: Err(failure), .. } => format!("step {step} failed: {failure}"),
             Event::StepEnded { step, took, .. } => format!("step {step} done in {} ms", took.as_millis()),

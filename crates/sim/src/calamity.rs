@@ -8,6 +8,7 @@ use crate::scenario::Calamity;
 use crate::store::Writer;
 use crate::universe::Universe;
 use jiff::SignedDuration;
+use kubestrap_core::kube::ADMIN_CONF;
 use kubestrap_core::model::identity::Role;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -32,6 +33,7 @@ pub fn schedule(universe: &Rc<Universe>) {
         match calamity {
             Calamity::DeathOfHolder => universe.deaths_due.set(universe.deaths_due.get() + 1),
             Calamity::HolderStopped => universe.stops_due.set(universe.stops_due.get() + 1),
+            Calamity::AdminConfLost => universe.losses_due.set(universe.losses_due.get() + 1),
             _ => universe.timeline.after(at, move || strike(&world, calamity)),
         }
     }
@@ -56,7 +58,7 @@ fn strike(universe: &Rc<Universe>, calamity: Calamity) {
         Calamity::Reboot => universe.reboot(machine),
         Calamity::Stall => stall(universe, machine),
         Calamity::Death => lose(universe, machine, calamity),
-        Calamity::DeathOfHolder | Calamity::HolderStopped => {}
+        Calamity::DeathOfHolder | Calamity::HolderStopped | Calamity::AdminConfLost => {}
         Calamity::Lifecycle => expire(universe),
         Calamity::Tampering => tamper(universe),
         Calamity::TokensRevoked => revoke(universe),
@@ -140,19 +142,38 @@ fn lose(universe: &Rc<Universe>, machine: usize, calamity: Calamity) {
 }
 
 impl Universe {
+    /// Whether a calamity that waits for its moment strikes now.
+    fn comes_due(&self, due: &Cell<u32>) -> bool {
+        let struck = due.get() > 0 && self.faulty() && self.rng.below(3) > 0;
+        due.set(due.get() - u32::from(struck));
+        struck
+    }
+
     /// This machine changed the register: perhaps the last thing it did, or the last for long.
     pub fn tempt_fate(self: &Rc<Self>, machine: usize) {
-        let struck = |due: &Cell<u32>| {
-            let struck = due.get() > 0 && self.faulty() && self.rng.below(3) > 0;
-            due.set(due.get() - u32::from(struck));
-            struck
-        };
         let (universe, soon) = (self.clone(), || self.rng.between(Duration::ZERO, Duration::from_secs(15)));
-        if struck(&self.deaths_due) {
+        if self.comes_due(&self.deaths_due) {
             self.timeline.after(soon(), move || lose(&universe, machine, Calamity::DeathOfHolder));
-        } else if struck(&self.stops_due) {
+        } else if self.comes_due(&self.stops_due) {
             self.timeline.after(soon(), move || universe.stop_for_long(machine));
         }
+    }
+
+    /// This machine sent a commit: perhaps somebody tidies up in /etc/kubernetes just then.
+    pub fn tempt_tidiness(self: &Rc<Self>, machine: usize) {
+        if !self.comes_due(&self.losses_due) {
+            return;
+        }
+        let Some(text) = self.machines[machine].state.borrow().disk.text(ADMIN_CONF) else { return };
+        self.count("admin-conf-lost");
+        self.note(machine, format_args!("somebody removes {ADMIN_CONF}"));
+        self.machines[machine].state.borrow_mut().disk.remove(ADMIN_CONF);
+        let universe = self.clone();
+        let lasts = self.rng.between(Duration::from_secs(60), Duration::from_secs(480));
+        self.timeline.after(lasts, move || {
+            universe.note(machine, format_args!("somebody puts {ADMIN_CONF} back"));
+            universe.machines[machine].state.borrow_mut().disk.put(ADMIN_CONF, text, 0o600);
+        });
     }
 }
 
@@ -200,26 +221,35 @@ fn tamper(universe: &Rc<Universe>) {
     let mut genuine: Option<serde_json::Value> =
         universe.object(&key).and_then(|object| serde_json::from_slice(&object.body).ok());
     let kind = universe.rng.below(6);
-    match (kind, genuine.as_mut()) {
-        (0, _) => bundle["cluster"] = "other".into(),
+    let what = match (kind, genuine.as_mut()) {
+        (0, _) => {
+            bundle["cluster"] = "other".into();
+            "one of cluster \"other\""
+        }
         (1, Some(genuine)) => {
             bundle = genuine.take();
             bundle["expires_at"] = (now - hour).to_string().into();
+            "the genuine one, expired an hour ago"
         }
         (2, Some(genuine)) => {
             bundle = genuine.take();
             bundle["endpoint"] = "evil.example.com:6443".into();
             bundle["ca_sha256"] = format!("sha256:{}", "cd".repeat(32)).into();
+            "the genuine one with another endpoint and CA"
         }
         (3, Some(genuine)) => {
             bundle = genuine.take();
             bundle["issued_at"] = (now + hour * 2).to_string().into();
             bundle["expires_at"] = (now + hour * 3).to_string().into();
+            "the genuine one, issued in two hours"
         }
-        (4, _) => bundle = "not a bundle".into(),
-        _ => {}
-    }
+        (4, _) => {
+            bundle = "not a bundle".into();
+            "one that is no bundle"
+        }
+        _ => "one of this name with another uid, CA and token",
+    };
     universe.count("tampering");
-    universe.note_world(format_args!("an intruder replaces the bundle (kind {kind})"));
+    universe.note_world(format_args!("an intruder puts {what} in the place of the bundle"));
     universe.force(Writer::World, &key, Some(bundle.to_string().into_bytes()));
 }

@@ -49,8 +49,7 @@ pub fn run_seed(seed: u64, scenario: &Scenario) -> Result<Summary, Box<Violation
         if second == digest { what } else { format!("{what} (and a second run was different: not deterministic)") };
     let (at, counts) = (quiet.lasted, quiet.counts);
     let (machines, story) = (told.machines, told.lines);
-    let without = Vec::new();
-    Err(Box::new(Violation { seed, scenario: scenario.name, without, rule, at, what, machines, counts, story }))
+    Err(Box::new(Violation { seed, scenario: scenario.name, only: None, rule, at, what, machines, counts, story }))
 }
 
 /// The whole story of a seed, line by line, whether or not it ends well.

@@ -30,8 +30,8 @@ pub struct Violation {
     pub seed: u64,
     /// The scenario's name.
     pub scenario: &'static str,
-    /// What was left out of the scenario.
-    pub without: Vec<String>,
+    /// What was left of the scenario ([`crate::Scenario::only`]), when it was not all of it.
+    pub only: Option<String>,
     /// The safety rule of the design.
     pub rule: u8,
     /// When, since the beginning.
@@ -46,25 +46,34 @@ pub struct Violation {
     pub story: Vec<Line>,
 }
 
+impl Violation {
+    /// What was broken, by whom, where and when, and how to see it again; without the story.
+    pub fn summary(&self) -> String {
+        let rule = RULES.get(usize::from(self.rule).saturating_sub(1)).copied().unwrap_or_default();
+        let counts: Vec<String> = self.counts.iter().map(|(what, n)| format!("{what} {n}")).collect();
+        let only = self.only.as_ref().map_or_else(String::new, |only| format!(" --only {only:?}"));
+        format!(
+            "rule {} was broken in scenario {}, seed {}, after {}:\n    {}\nthe rule says: {rule}\nagain: cargo xtask \
+             simulate --scenario {} --seed {}{only}   (--story: everything that everybody did)\nmachines: {}\nuntil \
+             then: {}",
+            self.rule,
+            self.scenario,
+            self.seed,
+            Clock(self.at),
+            self.what,
+            self.scenario,
+            self.seed,
+            self.machines.join(", "),
+            counts.join(", ")
+        )
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rule = RULES.get(usize::from(self.rule).saturating_sub(1)).copied().unwrap_or_default();
-        let (scenario, seed) = (self.scenario, self.seed);
-        writeln!(f, "rule {} was broken in scenario {scenario}, seed {seed}, after {}:", self.rule, Clock(self.at))?;
-        writeln!(f, "    {}", self.what)?;
-        writeln!(f, "the rule says: {rule}")?;
-        writeln!(f, "machines: {}", self.machines.join(", "))?;
-        let counts: Vec<String> = self.counts.iter().map(|(what, n)| format!("{what} {n}")).collect();
-        writeln!(f, "until then: {}", counts.join(", "))?;
-        writeln!(f, "what led to it:")?;
-        for line in &self.story {
-            writeln!(f, "  {line}")?;
-        }
-        write!(f, "again: cargo xtask simulate --scenario {scenario} --seed {seed}")?;
-        for part in &self.without {
-            write!(f, " --without {part}")?;
-        }
-        write!(f, "   (--story: everything that everybody did)")
+        writeln!(f, "{}", self.summary())?;
+        write!(f, "what led to it:")?;
+        self.story.iter().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
 
@@ -100,8 +109,11 @@ impl Universe {
         let is_told = |line: &&Line| {
             concerned.len() < 2 || line.who == "world" || concerned.contains(line.who.as_str()) || is_shared(line)
         };
-        let lines: Vec<Line> =
-            all.iter().filter(is_told).map(|line| Line { what: self.short(&line.what), ..line.clone() }).collect();
+        let lines: Vec<Line> = all
+            .iter()
+            .filter(is_told)
+            .map(|line| Line { what: self.short(&line.what).replace('\n', " | "), ..line.clone() })
+            .collect();
         let mut lines = gathered(lines);
         lines.drain(..lines.len().saturating_sub(SHOWN));
         lines

@@ -45,6 +45,8 @@ pub struct Universe {
     pub deaths_due: Cell<u32>,
     /// How many holders of the register still have to be stopped for long.
     pub stops_due: Cell<u32>,
+    /// How many senders of a commit still have to lose their admin.conf.
+    pub losses_due: Cell<u32>,
     /// Until when the cluster's API server is down.
     pub api_away_until: Cell<Duration>,
     /// Until when EC2 shows nobody anything.
@@ -68,6 +70,7 @@ impl Universe {
             deaths: RefCell::default(),
             deaths_due: Cell::new(0),
             stops_due: Cell::new(0),
+            losses_due: Cell::new(0),
             api_away_until: Cell::new(Duration::ZERO),
             blind_until: Cell::new(Duration::ZERO),
             calls: RefCell::default(),

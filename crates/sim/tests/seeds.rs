@@ -33,6 +33,7 @@ scenarios! {
     storm: "storm", 120;
     metal: "metal", 60;
     unlock: "unlock", 80;
+    commit: "commit", 120;
     clocks: "clocks", 30;
     boot_clock: "boot-clock", 40;
     clock_steps: "clock-steps", 15;
@@ -40,7 +41,7 @@ scenarios! {
     api_away: "api-away", 20;
     disk: "disk", 60;
     cloud: "cloud", 60;
-    blind: "blind", 4;
+    blind: "blind", 12;
     forgotten: "forgotten", 60;
     lifecycle: "lifecycle", 40;
     foreign: "foreign", 60;

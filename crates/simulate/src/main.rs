@@ -1,7 +1,7 @@
 //! Many seeds of the simulator, or the whole story of one. `cargo xtask simulate` builds it optimised and starts it.
 
 use clap::Parser;
-use kubestrap_sim::{Campaign, Scenario, TELLING, Violation, campaign, left_out, minimise, run_seed, scenario, tell};
+use kubestrap_sim::{Campaign, Scenario, TELLING, Violation, campaign, minimise, run_seed, scenario, tell};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,9 +31,12 @@ struct Options {
     /// Only these scenarios
     #[arg(long)]
     scenario: Vec<String>,
-    /// Leave this out of them: a fault, a calamity, a machine
-    #[arg(long, value_name = "PART")]
+    /// Leave these out of them: faults, calamities, machines
+    #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     without: Vec<String>,
+    /// Of the faults, calamities and further machines, only these; what is named twice is there twice
+    #[arg(long, value_name = "PARTS", conflicts_with = "without")]
+    only: Option<String>,
     /// Only this seed
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
@@ -102,13 +105,25 @@ impl Options {
         };
         let named: Vec<Scenario> = self.scenario.iter().map(by_name).collect::<Result<_, _>>()?;
         let all = if named.is_empty() { scenario::all() } else { named };
-        let without = |scenario: &Scenario| {
-            left_out(scenario, &self.without).map_err(|part| {
-                let parts = scenario.parts().join(", ");
-                format!("scenario {} has no part {part:?}; it has: {parts}", scenario.name)
-            })
+        all.iter().map(|scenario| self.reduced(scenario)).collect()
+    }
+
+    /// The scenario without what was left out on the command line.
+    fn reduced(&self, scenario: &Scenario) -> Result<Scenario, String> {
+        let unknown = |part: &str| {
+            let parts = scenario.parts().join(", ");
+            format!("scenario {} has no part {part:?}; it has: {parts}", scenario.name)
         };
-        all.iter().map(without).collect()
+        if let Some(only) = &self.only {
+            let kept: Vec<&str> = only.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+            return scenario.only(&kept).map_err(|part| unknown(&part));
+        }
+        let leave_out = |simpler: Scenario, part: &String| simpler.without(part).ok_or_else(|| unknown(part));
+        self.without.iter().try_fold(scenario.clone(), leave_out)
+    }
+
+    fn is_reduced(&self) -> bool {
+        self.only.is_some() || !self.without.is_empty()
     }
 
     fn one(&self, scenario: &Scenario, seed: u64) -> bool {
@@ -152,7 +167,7 @@ impl Options {
             return self.explain(violation, scenario);
         }
         // What was left out on purpose cannot have happened.
-        let never = if self.without.is_empty() { seen.never_happened(scenario) } else { Vec::new() };
+        let never = if self.is_reduced() { Vec::new() } else { seen.never_happened(scenario) };
         if !never.is_empty() {
             println!(
                 "scenario {} shows nothing about: {} (never in {} seeds; from {TELLING} on that is an error)",
@@ -164,15 +179,14 @@ impl Options {
         never.is_empty()
     }
 
-    /// Tells what broke, and then the smallest scenario that breaks likewise.
+    /// Tells what broke, and the story of the smallest scenario that breaks likewise.
     fn explain(&self, mut violation: Violation, scenario: &Scenario) -> bool {
-        violation.without = self.without.clone();
-        println!("\n{violation}\n");
+        violation.only = self.is_reduced().then(|| scenario.parts_in_one_word());
+        println!("\n{}\n", violation.summary());
         eprintln!("looking for a smaller scenario that breaks rule {} too ...", violation.rule);
-        let original = scenario::by_name(scenario.name);
-        let least = original.map(|original| minimise(violation.clone(), &original));
-        if let Some(least) = least.filter(|least| least.without.len() > violation.without.len()) {
-            println!("with less going wrong:\n{least}\n");
+        match minimise(&violation, scenario) {
+            Some(smallest) => println!("the same with less going wrong:\n{smallest}\n"),
+            None => println!("nothing can be left out:\n{violation}\n"),
         }
         false
     }

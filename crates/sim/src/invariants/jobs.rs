@@ -11,6 +11,7 @@ use kubestrap_core::model::register::{Register, RegisterState};
 use kubestrap_core::ports::JobSpec;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -88,14 +89,14 @@ impl Universe {
             return self.violate(4, format!("{name} joins a cluster that was never committed"));
         };
         if pins != json!([ca.as_str()]) {
-            self.violate(4, format!("{name} joins with another CA than {ca}"));
+            self.violate(4, format!("{name} joins with CA {pins}, and the cluster's is {ca}"));
         }
         if text("apiServerEndpoint") != crate::cluster::ENDPOINT {
             self.violate(4, format!("{name} joins at {}", text("apiServerEndpoint")));
         }
         let id = text("token").split('.').next().unwrap_or_default();
         let Some((expires_at, skew)) = self.issued(id) else {
-            return self.violate(4, format!("{name} joins {uid} with a token that was never in this cluster"));
+            return self.violate(4, format!("{name} joins {uid} with token {id}, which was never in this cluster"));
         };
         // What was judged was judged by the clock as it was then, of a bundle as it was then.
         let (own, read_at) = self.machines[machine].clock.at_last_reading();
@@ -146,13 +147,14 @@ impl Universe {
     }
 
     /// A write leaves a machine for the store.
-    pub fn judge_sending(&self, writer: Writer, key: &str, body: Option<&[u8]>) {
+    pub fn judge_sending(self: &Rc<Self>, writer: Writer, key: &str, body: Option<&[u8]>) {
         let (Writer::Node(machine), Some(body)) = (writer, body) else { return };
         if key.ends_with("/cluster.json")
             && let Ok(register) = serde_json::from_slice::<Register>(body)
             && register.ca().is_some()
         {
             self.monitor.borrow_mut().commit_sent.insert(machine);
+            self.tempt_tidiness(machine);
         }
         if key.ends_with("/join/worker.json") {
             self.judge_publication(machine, body);

@@ -27,6 +27,9 @@ impl Universe {
         match failure.cause {
             Cause::ClockSkew => self.judge_clock_refusal(machine),
             Cause::ClonedState if self.machines[machine].cloned.get() => self.count("clone-refused"),
+            Cause::ForeignState if self.monitor.borrow().commit_sent.contains(&machine) => {
+                self.count("refused-after-commit");
+            }
             Cause::ForeignState | Cause::ForeignCluster if self.machines[machine].foreign => {
                 self.count("foreign-refused");
             }

@@ -77,6 +77,10 @@ impl Universe {
         match failure.cause {
             Cause::AlreadyEstablished => machine.role == Role::Master && creator.is_some_and(|c| c != machine.index),
             Cause::TakenOver => monitor.unlocked.contains(&machine.index),
+            // It cannot know what was lost after its commit, so it leaves everything as it is.
+            Cause::ForeignState if monitor.commit_sent.contains(&machine.index) => {
+                self.scenario.refusals.contains(&failure.cause)
+            }
             Cause::ForeignState | Cause::ForeignCluster => machine.foreign,
             // While the creator lives it puts the register back, so only those who came in between may refuse.
             Cause::RegisterMissing => self.scenario.refusals.contains(&failure.cause) && creator != Some(machine.index),

@@ -35,6 +35,8 @@ pub enum Calamity {
     DeathOfHolder,
     /// The instance that changed the register is stopped for an hour or two, and started again.
     HolderStopped,
+    /// Somebody removes admin.conf from the machine that has just sent its commit, and puts it back minutes later.
+    AdminConfLost,
     /// A lifecycle rule of the bucket deletes a shared object.
     Lifecycle,
     /// Somebody puts a foreign, expired, early, broken or rolled-back bundle into the store.
@@ -63,6 +65,7 @@ impl Calamity {
             Calamity::Death => "death",
             Calamity::DeathOfHolder => "death-of-holder",
             Calamity::HolderStopped => "holder-stopped",
+            Calamity::AdminConfLost => "admin-conf-lost",
             Calamity::Lifecycle => "lifecycle",
             Calamity::Tampering => "tampering",
             Calamity::TokensRevoked => "tokens-revoked",

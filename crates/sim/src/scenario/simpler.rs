@@ -31,6 +31,38 @@ impl Scenario {
         parts
     }
 
+    /// How often a part is there: calamities and machines may be there more than once.
+    fn times(&self, part: &str) -> u64 {
+        let calamities = self.calamities.iter().filter(|calamity| calamity.name() == part).count() as u64;
+        match part {
+            "clone" => self.clones,
+            "worker" => self.workers - self.clones,
+            "master" => self.masters - 1,
+            _ => calamities.max(u64::from(self.parts().contains(&part))),
+        }
+    }
+
+    /// Its parts in one word for [`Scenario::only`]: what is there twice is named twice.
+    pub fn parts_in_one_word(&self) -> String {
+        let all = self.parts().into_iter().flat_map(|part| std::iter::repeat_n(part, self.times(part) as usize));
+        all.collect::<Vec<_>>().join(",")
+    }
+
+    /// The same scenario with these parts and no others; the part that it does not have otherwise.
+    pub fn only(&self, kept: &[&str]) -> Result<Scenario, String> {
+        let wanted = |part: &str| kept.iter().filter(|known| **known == part).count() as u64;
+        if let Some(part) = kept.iter().find(|part| wanted(part) > self.times(part)) {
+            return Err((*part).to_owned());
+        }
+        let mut simpler = self.clone();
+        for part in self.parts() {
+            while simpler.times(part) > wanted(part) {
+                simpler = simpler.without(part).ok_or_else(|| part.to_owned())?;
+            }
+        }
+        Ok(simpler)
+    }
+
     /// The same scenario without one of its [`Scenario::parts`]: a fault altogether, a calamity or a machine once.
     /// `None` when there is no such part.
     pub fn without(&self, part: &str) -> Option<Scenario> {
@@ -81,6 +113,11 @@ mod tests {
             }
             assert_eq!(bare.parts(), Vec::<&str>::new(), "{}", scenario.name);
             assert!(bare.without("storm").is_none());
+            let word = scenario.parts_in_one_word();
+            let parts: Vec<&str> = word.split(',').filter(|part| !part.is_empty()).collect();
+            assert_eq!(scenario.only(&parts).map(|same| same.parts_in_one_word()), Ok(word.clone()));
+            assert_eq!(scenario.only(&[]).map(|bare| bare.parts_in_one_word()), Ok(String::new()));
+            assert_eq!(scenario.only(&["storm"]).map(|_| ()), Err("storm".to_owned()));
         }
     }
 }

@@ -136,6 +136,22 @@ const ALL: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "commit",
+        about: "commits are lost, late or unanswered, agents die, admin.conf vanishes: nothing is reset after a commit",
+        workers: 1,
+        rates: Rates::BAD_NETWORK
+            .with(Fault::WriteLost, 60_000)
+            .with(Fault::AnswerLost, 15_000)
+            .with(Fault::KilledBefore, 5_000)
+            .with(Fault::KilledAfter, 5_000),
+        calamities: Cow::Borrowed(&[Calamity::AdminConfLost, Calamity::Reboot]),
+        faults_last: minutes(15),
+        patience: minutes(90),
+        refusals: &[Cause::ForeignState],
+        must: &["commits", "joins", "refused-after-commit"],
+        ..BASE
+    },
+    Scenario {
         name: "clocks",
         about: "workers whose clocks are wrong by minutes refuse, the others join",
         workers: 4,
