@@ -17,6 +17,8 @@ pub struct Agent {
     pub anonymous_kib: u64,
     /// Resident memory, in KiB.
     pub rss_kib: u64,
+    /// The most that was ever resident in this process, in KiB.
+    pub peak_kib: u64,
     /// Threads.
     pub threads: u64,
     /// Open descriptors that are sockets.
@@ -137,6 +139,7 @@ fn process(pid: u32, agent: &mut Agent) {
         line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
     };
     (agent.anonymous_kib, agent.rss_kib, agent.threads) = (field("RssAnon"), field("VmRSS"), field("Threads"));
+    agent.peak_kib = field("VmHWM");
     for entry in std::fs::read_dir(place.join("fd")).into_iter().flatten().flatten() {
         let target = std::fs::read_link(entry.path()).unwrap_or_default();
         let is_socket = target.to_string_lossy().starts_with("socket:");
@@ -169,7 +172,9 @@ pub fn write(samples: &[Sample]) -> io::Result<PathBuf> {
     let began = samples.first().map_or(0, |sample| sample.at);
     let mut text = "seconds,tokens,objects,bundle_lives".to_owned();
     for name in MACHINES {
-        for column in ["pid", "anonymous_kib", "rss_kib", "threads", "sockets", "files", "state_files", "state_bytes"] {
+        for column in
+            ["pid", "anonymous_kib", "rss_kib", "peak_kib", "threads", "sockets", "files", "state_files", "state_bytes"]
+        {
             text += &format!(",{name}_{column}");
         }
     }
@@ -179,10 +184,11 @@ pub fn write(samples: &[Sample]) -> io::Result<PathBuf> {
         text += &format!("{},{},{},{lives}", sample.at - began, sample.tokens, sample.objects);
         for agent in &sample.agents {
             text += &format!(
-                ",{},{},{},{},{},{},{},{}",
+                ",{},{},{},{},{},{},{},{},{}",
                 agent.pid,
                 agent.anonymous_kib,
                 agent.rss_kib,
+                agent.peak_kib,
                 agent.threads,
                 agent.sockets,
                 agent.files,

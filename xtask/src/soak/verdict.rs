@@ -15,6 +15,9 @@ const SHORT_QUIET: Duration = Duration::from_secs(90);
 const FLAT_KIB_PER_HOUR: f64 = 512.0;
 /// Between the second and the last quarter, in KiB.
 const FLAT_KIB: u64 = 384;
+/// No answer, however long, may take more memory than this, program and all. (An hour in which a store sent bodies
+/// without an end found an agent with 3 GiB.)
+const PEAK_KIB: u64 = 96 * 1024;
 /// Connections that are kept open for the next request, and the threads of the resolver.
 const POOLED: u64 = 4;
 /// The journal and the trace are bounded; this is far above what a day leaves.
@@ -91,6 +94,9 @@ impl Run {
                 verdicts.extend(self.memory(name, machine));
             }
         }
+        let peak = self.samples.iter().map(|sample| sample.agents[machine].peak_kib).max().unwrap_or_default();
+        let found = format!("{} MiB", peak / 1024);
+        verdicts.push(verdict(format!("{name}: memory at its peak"), peak > 0 && peak <= PEAK_KIB, found));
         let (before, after) = (first.sockets + first.files, last.sockets + last.files);
         let flat = last.pid != 0 && after <= before + POOLED;
         verdicts.push(verdict(format!("{name}: descriptors"), flat, format!("{before}, then {after}")));
@@ -176,8 +182,15 @@ mod tests {
 
     /// A good run of so many minutes, after somebody tampered with its samples.
     fn run(minutes: u64, tamper: impl Fn(usize, &mut Sample)) -> Vec<Verdict> {
-        let agent =
-            Agent { anonymous_kib: 6000, threads: 2, sockets: 3, files: 9, state_files: 12, ..Agent::default() };
+        let agent = Agent {
+            anonymous_kib: 6000,
+            peak_kib: 30_000,
+            threads: 2,
+            sockets: 3,
+            files: 9,
+            state_files: 12,
+            ..Agent::default()
+        };
         let agents: Vec<Agent> = (1..=3).map(|pid| Agent { pid, ..agent.clone() }).collect();
         let sample = |number: usize| {
             let at = number as i64 * 10;
@@ -232,6 +245,7 @@ mod tests {
         assert_eq!(found(|sample| sample.agents[2].pid = 0), "w2: descriptors");
         assert_eq!(found(|sample| sample.agents[1].pid = 77), "w1: one process lived through it");
         assert_eq!(found(|sample| sample.agents[0].threads += 5), "m1: threads");
+        assert_eq!(found(|sample| sample.agents[1].peak_kib = 3_000_000), "w1: memory at its peak");
         assert_eq!(found(|sample| sample.agents[0].zombies = 1), "m1: zombies");
         assert_eq!(found(|sample| sample.agents[2].temporary = 1), "w2: state folder");
         assert_eq!(found(|sample| sample.agents[0].state_bytes = STATE_BYTES + 1), "m1: state folder");
