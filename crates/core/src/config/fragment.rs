@@ -11,8 +11,8 @@ use serde_json::{Number, Value};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// More nodes than any honest configuration has; bounds what aliases can multiply.
-const MAX_NODES: usize = 20_000;
+/// More nodes than any honest configuration has; bounds what aliases can multiply, and the search for equal keys.
+const MAX_NODES: usize = 4_000;
 /// Bytes of keys and values. A file has at most 1 MiB, but an alias repeats a text of any length with three characters.
 const MAX_TEXT: usize = 4 * 1024 * 1024;
 /// Levels of nesting; kubeadm's documents need fewer than ten.
