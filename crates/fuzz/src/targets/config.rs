@@ -8,12 +8,14 @@ use kubestrap_core::kubeadm::documents;
 use kubestrap_core::model::identity::{Identity, Origin};
 use kubestrap_core::model::names::{BootstrapToken, CaHash, Endpoint};
 use kubestrap_core::model::version::KubeVersion;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// User-data after decompression, and the most parts that are read of it.
 const MOST_TEXT: usize = 1024 * 1024;
 const SECRET: &str = "0123456789abcdef";
+const TOKEN: &str = "abcdef.0123456789abcdef";
 
 /// Each problem has words, and a place unless it is about something that is missing everywhere.
 fn are_readable(problems: &[Problem]) {
@@ -37,7 +39,47 @@ fn is_sound(layers: Vec<Layer>) -> Option<Settings> {
             assert!(!effective.show().is_empty(), "accepted, and nothing to show");
             let again = load(layers).expect("accepted once");
             assert!(again == effective, "the same text gives other settings");
+            is_told(&effective);
             Some(effective.settings)
+        }
+    }
+}
+
+/// What is in force, written down as one file, is the same configuration.
+fn is_told(effective: &Effective) {
+    for row in effective.show() {
+        assert!(!row.path.contains(char::is_control) && !row.value.contains(char::is_control), "{row:?}");
+    }
+    let text = effective.tree.to_json().to_string();
+    // JSON writes some of them as they are, and YAML has no place for them.
+    if !text.contains(char::is_control) {
+        let told = load(vec![Layer::document("told.yaml", text)]).unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert!(told.settings == effective.settings, "what is shown is not what is in force");
+    }
+}
+
+fn ca() -> String {
+    format!("sha256:{}", "01".repeat(32))
+}
+
+/// What kubestrap says itself about the cluster and the machine is not taken out or changed by a patch.
+fn is_ours(documents: &[Value]) {
+    for (kind, pointer, ours) in [
+        ("InitConfiguration", "/apiVersion", "kubeadm.k8s.io/v1beta4"),
+        ("InitConfiguration", "/nodeRegistration/name", "m1"),
+        ("InitConfiguration", "/bootstrapTokens/0/ttl", "10m0s"),
+        ("ClusterConfiguration", "/clusterName", "prod"),
+        ("ClusterConfiguration", "/controlPlaneEndpoint", "api.example.com:6443"),
+        ("ClusterConfiguration", "/kubernetesVersion", "v1.36.1"),
+        ("JoinConfiguration", "/nodeRegistration/name", "m1"),
+        ("JoinConfiguration", "/discovery/bootstrapToken/apiServerEndpoint", "api.example.com:6443"),
+        ("JoinConfiguration", "/discovery/bootstrapToken/token", TOKEN),
+        ("JoinConfiguration", "/discovery/bootstrapToken/caCertHashes/0", &ca()),
+    ] {
+        let of_kind = documents.iter().filter(|document| document.get("kind").is_some_and(|found| found == kind));
+        for document in of_kind {
+            let found = document.pointer(pointer).and_then(Value::as_str);
+            assert_eq!(found, Some(ours), "a patch changed {kind}{pointer}");
         }
     }
 }
@@ -79,15 +121,16 @@ pub(super) fn kubeadm_patch(bytes: &[u8]) {
         labels: BTreeMap::new(),
     };
     let version = KubeVersion::parse("v1.36.1").expect("a version");
-    let token = BootstrapToken::parse(&format!("abcdef.{SECRET}")).expect("a token");
+    let token = BootstrapToken::parse(TOKEN).expect("a token");
     let endpoint = Endpoint::parse("api.example.com:6443").expect("an endpoint");
-    let ca = CaHash::from_digest(&[1; 32]);
+    let ca = CaHash::parse(&ca()).expect("a pin");
     for documents in [
         documents::init(&settings, &identity, &version, &token),
         documents::join(&settings, &identity, &endpoint, &ca, &token),
     ] {
+        is_ours(&documents);
         let Ok(yaml) = documents::render(&documents) else { continue };
-        let back: Vec<serde_json::Value> =
+        let back: Vec<Value> =
             serde_saphyr::from_multiple(&yaml).unwrap_or_else(|why| panic!("what we wrote is no YAML: {why}\n{yaml}"));
         assert_eq!(back, documents, "what is read is not what was written:\n{yaml}");
         let shown = documents::render(&documents::masked(&documents)).expect("masked documents are documents");

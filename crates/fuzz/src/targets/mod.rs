@@ -2,6 +2,7 @@
 
 mod config;
 mod machine;
+mod node;
 mod outside;
 mod store;
 
@@ -31,6 +32,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "names", about: "a name, endpoint, hash, token or version from any of them", run: store::names },
     Target { name: "imds", about: "answers of the metadata service", run: outside::imds },
     Target { name: "api", about: "answers of the Kubernetes API", run: outside::api },
+    Target { name: "node", about: "every file, object and answer that a node sees, at once", run: node::everything },
     Target { name: "manifest", about: "an addon's manifest", run: outside::manifest },
     Target { name: "certificate", about: "a PEM file on the machine", run: machine::certificate },
     Target { name: "journal", about: "the journal after a crash, or after an editor", run: machine::journal },
@@ -42,9 +44,15 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// What a terminal obeys; lines and tabs are for people.
+fn is_obeyed(c: char) -> bool {
+    c.is_control() && !matches!(c, '\n' | '\t')
+}
+
 /// An error is for a person: it says something, in some lines, and no control character reaches a terminal.
 fn is_readable(error: &kubestrap_core::model::cause::Failure) {
     let said = error.to_string();
     assert!(!said.trim().is_empty(), "an error without words");
     assert!(said.len() < 64 * 1024, "an error of {} bytes", said.len());
+    assert!(!said.contains(is_obeyed), "an error with control characters: {said:?}");
 }
