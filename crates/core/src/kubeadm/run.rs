@@ -45,9 +45,18 @@ pub async fn wait(node: &Node, command: &str) -> Outcome<Ended> {
 
 async fn failed(node: &Node, command: &str, end: &JobEnd) -> Failure {
     let output = node.world.jobs.output(&job_name(command), OUTPUT_BYTES).await.unwrap_or_default();
-    let failure = super::output::failure(command, end, &output);
-    node.update(|status| status.log_tail = super::output::tail(&output));
+    let output = whole_lines(&output);
+    let failure = super::output::failure(command, end, output);
+    node.update(|status| status.log_tail = super::output::tail(output));
     failure
+}
+
+/// The end of an output without the line that the limit cut: half a secret is not recognised as one.
+fn whole_lines(output: &str) -> &str {
+    if output.len() < OUTPUT_BYTES {
+        return output;
+    }
+    output.split_once('\n').map_or("", |(_, whole)| whole)
 }
 
 /// Starts a kubeadm command and waits for its end. A vanished job is a failure, to be repeated.
@@ -63,5 +72,21 @@ pub async fn start_and_wait(node: &Node, command: &str, run: &str, argv: &[&str]
         Ended::Well => Ok(()),
         Ended::Badly(failure) => Err(failure),
         Ended::Vanished => Err(super::output::failure(command, &JobEnd::Killed(9), "")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_the_limit_cut_is_not_shown() {
+        let whole = format!("{} abcdef.0123456789abcdef it failed\nbecause\n", "x".repeat(OUTPUT_BYTES));
+        let cut = &whole[whole.find("cdef.").expect("the token")..];
+        let padded = format!("{cut}{}", "y".repeat(OUTPUT_BYTES - cut.len()));
+        assert_eq!(whole_lines(cut), cut, "all of a short output is there");
+        let tail = crate::kubeadm::output::tail(whole_lines(&padded)).join("\n");
+        assert!(tail.starts_with("because") && !tail.contains("0123456789abcdef"), "{tail}");
+        assert_eq!(whole_lines(&"z".repeat(OUTPUT_BYTES)), "");
     }
 }
