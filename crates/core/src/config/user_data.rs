@@ -50,8 +50,8 @@ impl UserData {
 
 /// Reads user-data. The YAML in it is not judged here; [`super::load`] does.
 ///
-/// `Err` only for what is clearly meant for us and cannot be read: a part of our type that is not UTF-8, or larger than
-/// 1 MiB after decompression.
+/// `Err` only for what is clearly meant for us and cannot be read: a part of our type that is not UTF-8, or parts that
+/// together are larger than 1 MiB after decompression.
 pub fn read(bytes: &[u8]) -> Result<UserData, Problem> {
     if bytes.trim_ascii().is_empty() {
         return Ok(UserData::Empty);
@@ -109,7 +109,12 @@ fn mime(bytes: &[u8]) -> Result<UserData, Problem> {
                 Some(file) => format!("user-data({})", super::tree::shorten(&file.escape_default().to_string())),
                 None => format!("user-data(part {index})"),
             };
+            let place = Place::whole(&name);
             layers.push(layer(name, part.contents())?);
+            // Each may be a kilobyte of gzip that becomes a mebibyte.
+            if layers.iter().map(|layer: &Layer| layer.text.len() as u64).sum::<u64>() > MAX_TEXT {
+                return Err(Problem::at(&place, "with this part, the configuration in user-data is larger than 1 MiB"));
+            }
         }
     }
     if layers.is_empty() {

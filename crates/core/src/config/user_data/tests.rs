@@ -143,4 +143,9 @@ fn a_part_of_ours_that_cannot_be_read_is_a_problem_and_not_left_alone() {
         assert!(problem.to_string().starts_with("user-data(part 1): ") && problem.message.contains(why), "{problem}");
     }
     assert!(matches!(read(&bomb), Ok(UserData::Other(why)) if why.contains("1 MiB")));
+    let part = with_body(&gzip(&vec![b'#'; 700_000]));
+    let (head, first) = part.split_once("--b\n").expect("a part");
+    let both = format!("{head}--b\n{}--b\n{first}", first.replace("--b--\n", ""));
+    let problem = read(both.as_bytes()).expect_err("both");
+    assert!(problem.to_string().starts_with("user-data(part 2): with this part"), "{problem}");
 }
