@@ -44,8 +44,7 @@ pub(super) fn journal(bytes: &[u8]) {
 /// the new one.
 fn is_healed(bytes: &[u8], lines: &[Line], read: impl Fn(&[u8]) -> Outcome<Vec<Line>>) {
     const NEXT: &str = r#"{"schema":1,"at":"2026-11-21T00:00:00Z","attempt":"00000000-0000-0000-0000-000000000001","entry":"completed"}"#;
-    let start = bytes.len().saturating_sub(400);
-    for cut in (start..bytes.len()).step_by(3) {
+    for cut in bytes.len().saturating_sub(200)..bytes.len() {
         let healed = [&bytes[..cut], b"\n", NEXT.as_bytes(), b"\n"].concat();
         let found = read(&healed).unwrap_or_else(|failure| panic!("cut at {cut}: {failure}"));
         let (last, before) = found.split_last().expect("a line at least");
