@@ -1,6 +1,6 @@
 //! Passes over steps until nothing is wanted.
 
-use super::patience::{Backoff, limit, longest};
+use super::patience::{Backoff, is_over, longest};
 use super::{Step, Verdict};
 use crate::journal::{Entry, Journal};
 use crate::model::cause::{Cause, Failure, Outcome};
@@ -17,6 +17,8 @@ struct Trouble {
     step: Option<&'static str>,
     since: Duration,
     cause: Option<Cause>,
+    /// Since when it is this cause.
+    cause_since: Duration,
     backoff: Backoff,
 }
 
@@ -139,16 +141,17 @@ fn give_up(node: &Node, step: &str, failure: &Failure) {
 async fn back_off(node: &Node, step: PatientStep, failure: Failure, trouble: &mut Trouble) -> Outcome<()> {
     let now = node.world.time.uptime();
     if trouble.step != Some(step.name) || trouble.cause.is_none() {
+        let (since, cause_since) = (now, now);
         *trouble =
-            Trouble { step: Some(step.name), since: now, cause: Some(failure.cause), backoff: Backoff::default() };
+            Trouble { step: Some(step.name), since, cause: Some(failure.cause), cause_since, ..Trouble::default() };
     } else if trouble.cause != Some(failure.cause) {
-        // Another cause is news for the reader, but the clock of the step's patience goes on.
-        trouble.cause = Some(failure.cause);
+        // Another cause is news for the reader, and has its own limit; but the clock of the step's patience goes on.
+        (trouble.cause, trouble.cause_since) = (Some(failure.cause), now);
         trouble.backoff = Backoff::default();
     }
     node.complain(&failure);
-    let waited = now.saturating_sub(trouble.since);
-    if !failure.is_transient() || waited >= limit(failure.cause, step.patience) {
+    let (waited, of_cause) = (now.saturating_sub(trouble.since), now.saturating_sub(trouble.cause_since));
+    if !failure.is_transient() || is_over(failure.cause, step.patience, waited, of_cause) {
         let last = if failure.is_transient() { failure.exhausted(waited) } else { failure };
         if !step.applied {
             give_up(node, step.name, &last);

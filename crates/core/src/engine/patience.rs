@@ -49,6 +49,12 @@ pub fn limit(cause: Cause, patience: Duration) -> Duration {
     }
 }
 
+/// Whether a step that failed for so long, of which this cause was the latest for so long, is given up. A cause that has
+/// only just appeared gets its own time: a clock that is set while a master waits for another one is no refusal.
+pub fn is_over(cause: Cause, patience: Duration, waited: Duration, of_cause: Duration) -> bool {
+    waited >= patience || of_cause >= limit(cause, patience)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +78,14 @@ mod tests {
         assert_eq!(limit(Cause::ClockSkew, second), second);
         assert_eq!(limit(Cause::ClockSkew, Duration::from_secs(3600)), Duration::from_secs(300));
         assert_eq!(limit(Cause::NoBundle, Duration::from_secs(3600)), Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_cause_that_has_just_appeared_gets_its_own_time() {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        let over = |waited, of_cause| is_over(Cause::ClockSkew, minutes(60), waited, of_cause);
+        assert!(!over(minutes(30), Duration::from_secs(3)));
+        assert!(over(minutes(30), minutes(5)) && over(minutes(60), Duration::ZERO));
+        assert!(!is_over(Cause::HeldByOther, minutes(60), minutes(59), minutes(59)));
     }
 }
