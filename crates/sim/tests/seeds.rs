@@ -49,6 +49,12 @@ scenarios! {
     rebuilt: "rebuilt", 20;
 }
 
+/// Seed 1: the clock of a master that had waited for minutes was set, and it stopped for ever, seconds later.
+#[test]
+fn worst() {
+    seeds("worst", 3);
+}
+
 #[test]
 fn every_scenario_has_a_test() {
     let known: BTreeSet<&str> = scenario::all().iter().map(|scenario| scenario.name).collect();

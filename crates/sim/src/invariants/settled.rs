@@ -68,10 +68,11 @@ impl Universe {
     fn refused_wrongly(&self, machine: &Machine) -> Option<String> {
         let state = machine.state.borrow();
         let Agent::Refused(failure) = &state.agent else { return None };
-        (!self.may_refuse(machine, failure)).then(|| format!("{} stopped for ever: {failure}", machine.name))
+        let journal = state.disk.text("/var/lib/kubestrap/journal.jsonl").unwrap_or_default();
+        (!self.may_refuse(machine, failure, &journal)).then(|| format!("{} stopped for ever: {failure}", machine.name))
     }
 
-    fn may_refuse(&self, machine: &Machine, failure: &Failure) -> bool {
+    fn may_refuse(&self, machine: &Machine, failure: &Failure, journal: &str) -> bool {
         let monitor = self.monitor.borrow();
         let creator = monitor.committed.as_ref().map(|(.., creator)| *creator);
         match failure.cause {
@@ -83,7 +84,11 @@ impl Universe {
             }
             Cause::ForeignState | Cause::ForeignCluster => machine.foreign,
             // While the creator lives it puts the register back, so only those who came in between may refuse.
-            Cause::RegisterMissing => self.scenario.refusals.contains(&failure.cause) && creator != Some(machine.index),
+            // And a creator that never learned that its commit had landed cannot know that it is one.
+            Cause::RegisterMissing => {
+                let knows = creator == Some(machine.index) && journal.contains("\"entry\":\"committed\"");
+                self.scenario.refusals.contains(&failure.cause) && !knows
+            }
             Cause::ClonedState => machine.cloned.get(),
             cause => self.scenario.refusals.contains(&cause),
         }

@@ -353,7 +353,44 @@ const ALL: &[Scenario] = &[
     },
 ];
 
-/// Every scenario.
+/// Too slow for every change: hours of it are run by name.
+const WORST: Scenario = Scenario {
+    name: "worst",
+    about: "the worst night: every calamity there is, once, with every fault of requests",
+    masters: 4,
+    workers: 4,
+    rates: Rates::ALL.with(Fault::SlowDisk, 300),
+    calamities: Cow::Borrowed(&[
+        Calamity::Kill,
+        Calamity::Reboot,
+        Calamity::Stall,
+        Calamity::Death,
+        Calamity::DeathOfHolder,
+        Calamity::HolderStopped,
+        Calamity::AdminConfLost,
+        Calamity::Lifecycle,
+        Calamity::Tampering,
+        Calamity::TokensRevoked,
+        Calamity::Partition,
+        Calamity::Partition,
+        Calamity::ClockStep,
+        Calamity::ClockStep,
+        Calamity::DiskFull,
+        Calamity::ApiAway,
+        Calamity::Ec2Blind,
+    ]),
+    skew: Duration::from_secs(20),
+    faults_last: minutes(60),
+    patience: minutes(240),
+    ec2_late: true,
+    imds_late: minutes(2),
+    clones: 1,
+    stagger: minutes(20),
+    refusals: &[Cause::ClockSkew, Cause::RegisterMissing, Cause::ForeignState],
+    ..BASE
+};
+
+/// Every scenario that CI runs.
 pub fn all() -> Vec<Scenario> {
     ALL.to_vec()
 }
@@ -363,7 +400,7 @@ pub fn calm() -> Scenario {
     BASE
 }
 
-/// The scenario of this name.
+/// The scenario of this name; also `worst`, which is not among [`all`].
 pub fn by_name(name: &str) -> Option<Scenario> {
-    all().into_iter().find(|scenario| scenario.name == name)
+    all().into_iter().chain([WORST]).find(|scenario| scenario.name == name)
 }
