@@ -182,6 +182,10 @@ impl Cause {
     }
 }
 
+/// The longest [`Failure::detail`], in bytes. It is repeated in the log, the journal and the report, and may be what a
+/// server or a program said: a message without an end must not fill them.
+const MAX_DETAIL: usize = 4096;
+
 /// A failed operation, told to the person on call: what was attempted, on what, why it failed, what to do.
 ///
 /// `attempted` reads after "failed to"; neither text may contain a secret.
@@ -191,7 +195,7 @@ pub struct Failure {
     pub cause: Cause,
     /// What was attempted, and on what: "read s3://acme/k8s/prod/cluster.json".
     pub attempted: String,
-    /// Why it failed, in the words of whoever refused.
+    /// Why it failed, in the words of whoever refused; the middle of a long text is left out.
     pub detail: String,
     /// A fix better than the table's, when the place knows one.
     pub advice: Option<String>,
@@ -203,7 +207,7 @@ impl Failure {
     /// A failure whose fix is the table's. Control characters but tab and line feed become spaces: what servers and
     /// programs said is part of errors, and errors reach terminals.
     pub fn new(cause: Cause, attempted: impl Into<String>, detail: impl Into<String>) -> Self {
-        let (attempted, detail) = (printable(attempted.into()), printable(detail.into()));
+        let (attempted, detail) = (printable(attempted.into()), printable(shortened(detail.into())));
         Failure { cause, attempted, detail, advice: None, exhausted: false }
     }
 
@@ -236,6 +240,17 @@ impl Failure {
 pub(crate) fn printable(text: String) -> String {
     let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if text.contains(obeyed) { text.replace(obeyed, " ") } else { text }
+}
+
+/// The text without its middle, when it is longer than [`MAX_DETAIL`]: a server begins with the reason, and a program
+/// ends with it.
+fn shortened(text: String) -> String {
+    if text.len() <= MAX_DETAIL {
+        return text;
+    }
+    let half = MAX_DETAIL / 2;
+    let (start, end) = (text.floor_char_boundary(half), text.ceil_char_boundary(text.len() - half));
+    format!("{} [... {} bytes ...] {}", &text[..start], end - start, &text[end..])
 }
 
 impl fmt::Display for Failure {
@@ -273,6 +288,18 @@ mod tests {
         // Safety rule 9 makes one exception: a clock is waited for, and then it is a refusal.
         for row in CAUSES.iter().filter(|row| final_ones.contains(&row.exit) && row.cause != Cause::ClockSkew) {
             assert_eq!(row.lasting, Lasting::Permanent, "{}", row.label);
+        }
+    }
+
+    #[test]
+    fn a_long_detail_keeps_its_beginning_and_its_end() {
+        let detail = |text: &str| Failure::new(Cause::ToolFailed, "run it", text).detail;
+        let fits = "ä".repeat(MAX_DETAIL / 2);
+        assert_eq!(detail(&fits), fits);
+        for pad in 0..4 {
+            let long = format!("first {}{} last", "x".repeat(pad), "ä€".repeat(1_000_000));
+            let told = detail(&long);
+            assert!(told.starts_with("first ") && told.ends_with(" last") && told.len() < MAX_DETAIL + 50, "{told}");
         }
     }
 
