@@ -17,8 +17,13 @@ use uuid::Uuid;
 pub const STATE_FOLDER: &str = "/var/lib/kubestrap";
 /// The journal's path.
 pub const JOURNAL: &str = "/var/lib/kubestrap/journal.jsonl";
-/// A line is some 300 bytes and a bootstrap writes some twenty, so this is years of failed attempts.
+/// No journal of ours gets there: long before, it is thinned out.
 const MAX_JOURNAL: u64 = 4 * 1024 * 1024;
+/// A line is some 300 bytes and a bootstrap writes some twenty; a step that fails again and again for days, with a
+/// program's last words in every line, gets here.
+const THIN_OUT_AT: usize = 1024 * 1024;
+/// What is kept of the lines about steps then, in bytes: the newest.
+const STEPS_KEPT: usize = 256 * 1024;
 
 /// What an attempt is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +99,13 @@ pub enum Entry {
     /// A line of a newer version; kept, not understood.
     #[serde(other)]
     Unknown,
+}
+
+impl Entry {
+    /// Whether it only tells what was done when: nothing follows from it.
+    fn is_about_a_step(&self) -> bool {
+        matches!(self, Entry::StepBegan { .. } | Entry::StepEnded { .. })
+    }
 }
 
 /// One line.
@@ -212,9 +224,16 @@ impl Journal {
         Ok(attempt.map(|attempt| AttemptRecorded { attempt: attempt.id, uid: attempt.uid }))
     }
 
-    /// Appends a line about the last attempt; about none when there is none yet.
+    /// Appends a line about the last attempt; about none when there is none yet. A journal that has grown large is
+    /// thinned out first, in one atomic write.
     pub fn note(&self, entry: Entry) -> Outcome<()> {
-        let attempt = self.attempt()?.map_or(Uuid::nil(), |attempt| attempt.id);
+        let body = self.files.read(Path::new(JOURNAL), MAX_JOURNAL)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&body);
+        let lines = parse_lines(&text)?;
+        if body.len() > THIN_OUT_AT {
+            self.files.write(Path::new(JOURNAL), thinned_out(&lines).as_bytes(), 0o600)?;
+        }
+        let attempt = last_of(lines.iter().map(|(line, _)| line)).map_or(Uuid::nil(), |attempt| attempt.id);
         self.append(attempt, entry)
     }
 
@@ -228,11 +247,16 @@ impl Journal {
 }
 
 fn parse(body: &[u8]) -> Outcome<Vec<Line>> {
+    let lines = parse_lines(&String::from_utf8_lossy(body))?.into_iter().map(|(line, _)| line).collect();
+    Ok(lines)
+}
+
+/// Every line with its text.
+fn parse_lines(text: &str) -> Outcome<Vec<(Line, &str)>> {
     let damaged = |number: usize, why: String| {
         Failure::new(Cause::ForeignState, format!("read {JOURNAL}"), format!("line {number} is damaged: {why}"))
             .advise("restore the file, or wipe this machine: without it nothing here can be proven to be ours")
     };
-    let text = String::from_utf8_lossy(body);
     let total = text.split('\n').count();
     let mut lines = Vec::new();
     for (index, raw) in text.split('\n').enumerate() {
@@ -246,7 +270,7 @@ fn parse(body: &[u8]) -> Outcome<Vec<Line>> {
                     format!("it was written by a newer kubestrap (schema {})", line.schema),
                 ));
             }
-            Ok(line) => lines.push(line),
+            Ok(line) => lines.push((line, raw)),
             // Torn by a power loss: either still the last line, or closed by the next append. A torn line was never
             // acknowledged, so nothing was done on its strength. It is a proper prefix of a line: it ends too early, or
             // (with what the disk held before) without the brace that ends every whole one.
@@ -257,8 +281,40 @@ fn parse(body: &[u8]) -> Outcome<Vec<Line>> {
     Ok(lines)
 }
 
+/// What is worth keeping, as it was written: the newest lines about steps, and what the last attempt follows from,
+/// which is the last line of each kind since it began. [`last_attempt`] says the same of it.
+fn thinned_out(lines: &[(Line, &str)]) -> String {
+    let last_edge = lines.iter().rposition(|(line, _)| matches!(line.entry, Entry::Began { .. } | Entry::Abandoned));
+    let since = last_edge.unwrap_or_default();
+    let mut facts: Vec<(Uuid, &Entry)> = Vec::new();
+    let (mut kept, mut room) = (Vec::new(), STEPS_KEPT);
+    for (index, (line, raw)) in lines.iter().enumerate().rev() {
+        let keep = match &line.entry {
+            entry if entry.is_about_a_step() => {
+                // Nothing older is kept once one did not fit: no holes.
+                room = room.saturating_sub(raw.len());
+                room > 0
+            }
+            // What a later release wrote cannot be judged here.
+            Entry::Unknown => index >= since,
+            entry => index >= since && !facts.contains(&(line.attempt, entry)),
+        };
+        if keep {
+            kept.push(*raw);
+            if !line.entry.is_about_a_step() {
+                facts.push((line.attempt, &line.entry));
+            }
+        }
+    }
+    kept.iter().rev().map(|raw| format!("{raw}\n")).collect()
+}
+
 /// What the lines say about the last attempt.
 pub fn last_attempt(lines: &[Line]) -> Option<Attempt> {
+    last_of(lines.iter())
+}
+
+fn last_of<'a>(lines: impl Iterator<Item = &'a Line>) -> Option<Attempt> {
     let mut current: Option<Attempt> = None;
     for line in lines {
         if let Entry::Began { kind, uid, machine_was_clean } = line.entry {
@@ -295,6 +351,7 @@ fn apply(attempt: &mut Attempt, entry: &Entry) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::fake::{Lab, OneFile};
 
     fn line(attempt: u128, entry: Entry) -> Line {
         Line { schema: 1, at: Timestamp::UNIX_EPOCH, attempt: Uuid::from_u128(attempt), entry }
@@ -350,6 +407,44 @@ mod tests {
         assert_eq!(parse(&bad).map_err(|f| f.cause), Err(Cause::ForeignState));
         let newer = body(&[Line { schema: 2, ..began(1) }]);
         assert_eq!(parse(&newer).map_err(|f| f.cause), Err(Cause::ForeignState));
+    }
+
+    #[test]
+    fn years_of_failures_leave_a_journal_that_says_the_same_and_can_be_read() {
+        let lab = Lab::new();
+        let file = Rc::new(OneFile::default());
+        let journal = Journal::new(file.clone(), lab.time.clone());
+        let size = || file.read(Path::new(JOURNAL), 0).expect("a disk").map_or(0, |body| body.len());
+        let ca = |n| CaHash::from_digest(&[n; 32]);
+        journal.begin(Uuid::from_u128(1), AttemptKind::Join, Uuid::from_u128(9), false).expect("begun");
+        journal.note(Entry::Joined { ca: ca(1) }).expect("noted");
+        journal.begin(Uuid::from_u128(2), AttemptKind::Init, Uuid::from_u128(9), true).expect("begun");
+        let newer = line(2, Entry::Unknown);
+        let newer = serde_json::to_string(&newer).expect("json").replace("unknown", "something-new");
+        file.append(Path::new(JOURNAL), format!("{newer}\n").as_bytes(), 0o600).expect("appended");
+        let (mut largest, mut rewritten) = (0, 0);
+        for round in 0..160_u32 {
+            let before = (size(), journal.attempt().expect("readable"));
+            let fact = match round % 4 {
+                0 => Entry::Initialised { ca: ca(1) },
+                1 => Entry::ResetBegan,
+                2 => Entry::ResetDone,
+                _ => Entry::Initialised { ca: ca(2) },
+            };
+            journal.note(Entry::StepBegan { step: "join".into(), why: round.to_string() }).expect("noted");
+            assert_eq!(journal.attempt().expect("readable"), before.1, "round {round}");
+            journal.note(fact).expect("noted");
+            let failure = Some(("tool-failed".into(), "x".repeat(20_000)));
+            journal.note(Entry::StepEnded { step: "join".into(), took_ms: 1, failure }).expect("noted");
+            largest = largest.max(size());
+            rewritten += u32::from(size() < before.0);
+        }
+        assert!(largest < THIN_OUT_AT + 30_000 && rewritten > 1, "{largest} bytes, {rewritten} times");
+        let attempt = journal.attempt().expect("readable").expect("an attempt");
+        assert_eq!((attempt.id, attempt.initialised), (Uuid::from_u128(2), Some(ca(2))));
+        let text = String::from_utf8(file.read(Path::new(JOURNAL), 0).expect("a disk").expect("there")).expect("UTF-8");
+        assert!(text.contains("something-new") && text.contains("\"why\":\"159\"") && !text.contains("\"why\":\"0\""));
+        assert!(!text.contains("\"joined\""), "a fact of an attempt that is over was kept");
     }
 
     #[test]
