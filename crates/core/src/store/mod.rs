@@ -36,6 +36,10 @@ use std::rc::Rc;
 use std::time::Duration;
 use uuid::Uuid;
 
+/// What the keys of one listing may have together, in bytes: some hundred thousand reports. A store that lists for ever
+/// is given up.
+const MAX_LISTED: usize = 16 * 1024 * 1024;
+
 /// The shared store as one cluster sees it.
 #[derive(Clone)]
 pub struct Store {
@@ -72,12 +76,18 @@ impl Store {
         })
     }
 
-    /// Every key with this prefix, in ascending order.
+    /// Every key with this prefix, in ascending order. `ObjectRejected` when they have more than [`MAX_LISTED`] bytes.
     async fn list_all(&self, prefix: &str) -> Outcome<Vec<String>> {
-        let mut keys: Vec<String> = Vec::new();
+        let (mut keys, mut listed) = (Vec::<String>::new(), 0);
         loop {
             let page = self.objects.list(prefix, keys.last().map(String::as_str)).await?;
             let progress = page.keys.first().is_some_and(|first| keys.last().is_none_or(|last| last < first));
+            listed += page.keys.iter().map(String::len).sum::<usize>();
+            if listed > MAX_LISTED {
+                let why = format!("the names of its objects have more than {MAX_LISTED} bytes");
+                let failure = Failure::new(Cause::ObjectRejected, format!("list {prefix}"), why);
+                return Err(failure.advise("remove what does not belong there"));
+            }
             keys.extend(page.keys);
             match (page.more, progress) {
                 (false, _) => return Ok(keys),
