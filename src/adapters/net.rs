@@ -14,11 +14,13 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
 use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::{Hosts, TokioResolver};
+use http_body_util::Limited;
 use hyper_util::client::legacy::connect::dns::Name;
 use kubestrap_core::model::cause::Cause;
 use std::error::Error;
@@ -34,6 +36,9 @@ use std::time::{Duration, SystemTime};
 
 /// A connection that is not made by then goes to another address, or fails. A SYN is repeated after 1 s and 3 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest answer that is taken. The SDKs read every body but an object's to its end, whatever its length; a page
+/// of a thousand keys of 1024 bytes, percent-encoded, is below this.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
 /// A name that is missing now may be published in a moment (the API server's, at the first boot of a cluster), and
 /// zones allow resolvers to remember its absence for hours.
 const REMEMBER_ABSENCE: Duration = Duration::from_secs(2);
@@ -241,10 +246,18 @@ impl HttpConnector for SdkConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let uri = request.uri().parse().unwrap_or_default();
         match self.choose(&uri) {
-            Ok(connector) => connector.call(request),
+            Ok(connector) => {
+                let answer = connector.call(request);
+                HttpConnectorFuture::new(async move { Ok(answer.await?.map(bounded)) })
+            }
             Err(error) => HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()).never_connected())),
         }
     }
+}
+
+/// A body that fails when it has more than [`MAX_ANSWER`] bytes.
+fn bounded(body: SdkBody) -> SdkBody {
+    SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER))
 }
 
 /// Why a request got no answer.
