@@ -257,6 +257,23 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_never_stops_writing_does_not_fill_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = jobs(folder.path());
+        let record = jobs.record("kubeadm-init").unwrap();
+        durable::make_folders(record.folder()).unwrap();
+        // What it writes last comes after the look that cuts the rest.
+        let script = "head -c 64000000 /dev/zero; sleep 1; echo last words; exit 1";
+        let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
+        record.begin(&Spec::new(&JobSpec { argv, deadline: Duration::from_secs(30), ..spec("a") })).unwrap();
+        supervise(record.folder(), "a").unwrap();
+        assert_eq!(record.end("a"), Some(JobEnd::Exited(1)));
+        let kept = std::fs::metadata(record.folder().join("output")).unwrap().len();
+        assert!(kept < 8 << 20, "{kept} bytes are on the disk");
+        assert!(block_on(jobs.output("kubeadm-init", 100)).unwrap().ends_with("\0last words\n"));
+    }
+
+    #[test]
     fn a_program_gets_the_environment_of_its_record_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let jobs = jobs(folder.path());

@@ -15,11 +15,16 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const LIMIT: u64 = 64 * 1024;
+/// An output that has grown beyond this, in bytes, is cut: kubeadm writes some kilobytes, and a program that never stops
+/// writing must not fill the disk.
+const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
+/// What is kept of it then, in bytes: its end, of which core asks for half as much at most.
+const KEPT_OUTPUT: u64 = 64 * 1024;
 
 /// Which run of a job, and what it executes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +112,21 @@ impl Record {
     /// The output, opened for appending.
     pub fn open_output(&self) -> io::Result<File> {
         OpenOptions::new().create(true).append(true).mode(0o600).open(self.folder.join("output"))
+    }
+
+    /// Leaves the last [`KEPT_OUTPUT`] bytes of an output of more than [`MAX_OUTPUT`]. Nobody else writes but the
+    /// program, which appends; what it writes in just this moment is lost.
+    pub fn cut_output(&self) -> io::Result<()> {
+        let path = self.folder.join("output");
+        if std::fs::metadata(&path)?.len() <= MAX_OUTPUT {
+            return Ok(());
+        }
+        let mut file = OpenOptions::new().read(true).append(true).open(path)?;
+        let mut tail = Vec::new();
+        file.seek(SeekFrom::End(-KEPT_OUTPUT.cast_signed()))?;
+        (&file).take(KEPT_OUTPUT).read_to_end(&mut tail)?;
+        file.set_len(0)?;
+        file.write_all(&tail)
     }
 
     /// The last bytes of the output.

@@ -11,10 +11,13 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a program may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How often the size of the output is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs the job recorded in `folder` as run `run`, to its end. Does nothing when another run was begun meanwhile, or
 /// this one has ended: a wrapper may come late, after the agent that started it died.
@@ -30,7 +33,7 @@ pub fn supervise(folder: &Path, run: &str) -> io::Result<()> {
     let end = match start(&record, &spec) {
         Ok(child) => {
             record.write_child(child.id())?;
-            conclude(child, Duration::from_secs(spec.deadline_s))?
+            conclude(child, Duration::from_secs(spec.deadline_s), &record)?
         }
         Err(error) => JobEnd::NotStarted(format!("{}: {error}", spec.argv.first().map_or("", String::as_str))),
     };
@@ -46,12 +49,17 @@ fn start(record: &Record, spec: &Spec) -> io::Result<Child> {
     command.spawn()
 }
 
-fn conclude(mut child: Child, deadline: Duration) -> io::Result<JobEnd> {
+fn conclude(mut child: Child, deadline: Duration, record: &Record) -> io::Result<JobEnd> {
     let group = Pid::from_raw(child.id().cast_signed());
     let (sender, ended) = channel();
     std::thread::spawn(move || sender.send(child.wait()));
-    if let Some(status) = wait(&ended, deadline)? {
-        return Ok(how(status));
+    let began = Instant::now();
+    while began.elapsed() < deadline {
+        if let Some(status) = wait(&ended, LOOK_EVERY.min(deadline.saturating_sub(began.elapsed())))? {
+            return Ok(how(status));
+        }
+        // Best effort: a full disk must not end the job.
+        let _ = record.cut_output();
     }
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         // It fails only when the group is gone, which the wait then shows.
