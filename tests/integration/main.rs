@@ -4,6 +4,7 @@
 //! `cargo build --workspace --all-targets && cargo test --workspace --test integration`
 
 mod http;
+mod peer;
 mod process;
 mod world;
 
@@ -13,6 +14,7 @@ mod configuration;
 mod crashes;
 mod disk;
 mod ec2;
+mod endless;
 mod foreign;
 mod masters;
 mod pages;
