@@ -32,9 +32,10 @@ impl fmt::Debug for Secret {
 /// Shown instead of a secret in `plan`, `config show` and copied output.
 pub const MASK: &str = "<secret>";
 
-/// `text` without anything that has the form of a bootstrap token, a certificate key (64 hex digits), a JWT or a PEM
-/// private key, wherever it stands: `\n` and `\t` that a program printed as two characters run into what follows them.
-/// kubeadm prints all of the former; its output is copied only through here.
+/// `text` without anything that has the form of a bootstrap token, a certificate key (64 hex digits), a JWT, a PEM
+/// private key, or user and password of a URL, wherever it stands: `\n` and `\t` that a program printed as two characters
+/// run into what follows them. kubeadm prints all of the former, and the latter where it warns of a proxy
+/// (`HTTPProxyCheck`); its output is copied only through here.
 ///
 /// CA hashes (`sha256:` and 64 hex digits) are public and stay.
 pub fn redact(text: &str) -> String {
@@ -61,7 +62,7 @@ pub fn redact(text: &str) -> String {
 
 fn redact_line(line: &str, out: &mut String) {
     // All are looked for in the original: masking one could hide half of another.
-    let mut secrets: Vec<Range<usize>> = [tokens(line), hex_keys(line), jwts(line)].concat();
+    let mut secrets: Vec<Range<usize>> = [tokens(line), hex_keys(line), jwts(line), users(line)].concat();
     secrets.sort_by_key(|secret| secret.start);
     let mut shown = 0;
     for secret in secrets {
@@ -121,6 +122,19 @@ fn jwts(line: &str) -> Vec<Range<usize>> {
     found
 }
 
+/// What stands before the `@` of every URL's host.
+fn users(line: &str) -> Vec<Range<usize>> {
+    let ends = |c: char| c == '/' || c == '"' || c == '\'' || c.is_whitespace();
+    let user = |(at, separator): (usize, &str)| {
+        let start = at + separator.len();
+        let authority = &line[start..];
+        let authority = &authority[..authority.find(ends).unwrap_or(authority.len())];
+        let length = authority.rfind('@').filter(|length| *length > 0)?;
+        Some(start..start + length)
+    };
+    line.match_indices("://").filter_map(user).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +162,27 @@ mod tests {
         assert_eq!(redact("token \"abcdef.0123456789abcdef\" not found"), "token \"<secret>\" not found");
         assert_eq!(redact("bad token abcdef.0123456789abcdef."), "bad token <secret>.");
         assert_eq!(redact("v1.36.1 on 10.0.0.1:6443"), "v1.36.1 on 10.0.0.1:6443");
+    }
+
+    #[test]
+    fn a_url_loses_its_user_and_password_and_nothing_else() {
+        let warning = |user: &str| {
+            format!(
+                "[WARNING HTTPProxy]: Connection to \"https://10.0.0.1\" uses proxy \"http://{user}proxy:3128\". If that is not \
+                 intended, adjust your proxy settings"
+            )
+        };
+        for user in ["user:hunter2@", "hunter2@", "user:p%40hunter2@", "user:p@hunter2@", ":hunter2@"] {
+            assert_eq!(redact(&warning(user)), warning("<secret>@"), "{user}");
+        }
+        for plain in [
+            "https://10.0.0.1:6443/api?x=a@b and admin@example.com",
+            "registry.k8s.io/pause:3.10@sha256:0011",
+            "s3://bucket/a@b",
+            "://@x",
+        ] {
+            assert_eq!(redact(plain), plain);
+        }
     }
 
     #[test]

@@ -10,10 +10,15 @@ use std::time::Duration;
 
 /// S3's limit for a key is 1024 bytes; ours need at most 400 behind the prefix (an instance ARN and names).
 const MAX_PREFIX: usize = 512;
+/// Said of a URL with an `@`, whatever else is wrong with it, and without quoting it: it may contain a password.
+const USER_IN_URL: &str = "the URL contains a user; credentials come from the instance profile or ~/.aws";
 
 /// `s3://bucket/prefix` or `file:///folder`.
 pub fn store(text: &str) -> Result<StoreLocation, String> {
     if let Some(rest) = text.strip_prefix("s3://") {
+        if rest.contains('@') {
+            return Err(USER_IN_URL.to_owned());
+        }
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
         bucket_name(bucket)?;
@@ -84,15 +89,14 @@ pub fn textfile(text: &str) -> Result<PathBuf, String> {
 
 /// `http(s)://host[:port]` without user, path or query.
 pub fn base_url(text: &str) -> Result<String, String> {
+    if text.contains('@') {
+        return Err(USER_IN_URL.to_owned());
+    }
     let wrong = |why: &str| Err(format!("{:?} is not a base URL such as https://s3.example.com: {why}", shorten(text)));
     let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
         return wrong("it must begin with https:// or http://");
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
-    if authority.contains('@') {
-        // Not quoted: it may contain a password.
-        return Err("the URL contains a user; credentials come from the instance profile or ~/.aws".to_owned());
-    }
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => match port.parse::<u16>() {
             Ok(number) if number > 0 => host,
