@@ -10,6 +10,7 @@ mod observe;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    adapters::memory::never_dump();
     // A panic is a defect of ours and ends the process: one line, exit 1, and systemd starts it again.
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("kubestrap: internal error: {}", panic.to_string().replace('\n', " "));

@@ -11,6 +11,7 @@ pub mod files;
 pub mod host;
 pub mod imds;
 pub mod jobs;
+pub mod memory;
 pub mod net;
 pub mod objects;
 pub mod time;
