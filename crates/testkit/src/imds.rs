@@ -28,6 +28,9 @@ pub struct Config {
     /// Connections are closed without an answer for this long after the start, in seconds.
     #[serde(default)]
     pub late_seconds: f64,
+    /// The token that everybody is given; a new random one each time when absent.
+    #[serde(default)]
+    pub token: Option<String>,
     /// Where every request is written, one JSON object a line.
     #[serde(default)]
     pub log: Option<PathBuf>,
@@ -203,7 +206,7 @@ impl Imds {
         let ttl = request.header("x-aws-ec2-metadata-token-ttl-seconds").and_then(|ttl| ttl.parse::<u64>().ok());
         match (ttl.filter(|ttl| (1..=MAX_TTL).contains(ttl)), files::random_bytes::<24>()) {
             (Some(ttl), Ok(bytes)) => {
-                let token = files::hex(&bytes);
+                let token = self.config.token.clone().unwrap_or_else(|| files::hex(&bytes));
                 lock(&self.tokens).insert(token.clone(), Instant::now() + Duration::from_secs(ttl));
                 (200, token)
             }

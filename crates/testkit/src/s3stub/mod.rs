@@ -66,6 +66,10 @@ impl Default for Script {
 pub enum Action {
     /// 403 AccessDenied.
     AccessDenied,
+    /// 400 ExpiredToken, with the caller's session token in the document, as S3 does it.
+    ExpiredToken,
+    /// 403 SignatureDoesNotMatch, with the caller's key id and all signed headers in the document, as S3 does it.
+    SignatureDoesNotMatch,
     /// 404 NoSuchBucket.
     NoSuchBucket,
     /// 301 PermanentRedirect to another region.
@@ -291,6 +295,7 @@ impl S3Stub {
         let internal = || error(500, "InternalError", "We encountered an internal error. Please try again.");
         match fault.action {
             Action::AccessDenied => Some(error(403, "AccessDenied", "Access Denied")),
+            Action::ExpiredToken | Action::SignatureDoesNotMatch => Some(telltale(request, fault.action)),
             Action::NoSuchBucket => Some(error(404, "NoSuchBucket", "The specified bucket does not exist")),
             Action::WrongRegion => {
                 let message = "The bucket you are attempting to access must be addressed using the specified endpoint.";
@@ -338,6 +343,29 @@ impl S3Stub {
             }
         }
     }
+}
+
+/// A refusal of the caller's credentials: the document repeats what came with the request.
+fn telltale(request: &Request, action: Action) -> Response<Body> {
+    let header = |name: &str| escape(request.header(name).unwrap_or_default());
+    let token = header("x-amz-security-token");
+    let (status, body) = match action {
+        Action::ExpiredToken => {
+            let message = "The provided token has expired.";
+            (400, format!("<Code>ExpiredToken</Code><Message>{message}</Message><Token-0>{token}</Token-0>"))
+        }
+        _ => {
+            let message = "The request signature we calculated does not match the signature you provided. Check your \
+                           key and signing method.";
+            let signed = format!("{}\n{}\nx-amz-security-token:{token}", request.method, escape(&request.path));
+            let given = header("authorization");
+            let code = "SignatureDoesNotMatch";
+            let more =
+                format!("<SignatureProvided>{given}</SignatureProvided><CanonicalRequest>{signed}</CanonicalRequest>");
+            (403, format!("<Code>{code}</Code><Message>{message}</Message>{more}"))
+        }
+    };
+    respond(status, "application/xml", format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>{body}</Error>"))
 }
 
 /// An error document of S3.
