@@ -3,6 +3,7 @@
 //!
 //! `cargo build --workspace --all-targets && cargo test --workspace --test integration`
 
+mod audit;
 mod http;
 mod peer;
 mod process;
@@ -20,6 +21,8 @@ mod masters;
 mod pages;
 mod s3;
 mod secrets;
+mod secrets_cloud;
+mod secrets_memory;
 mod service;
 mod tokens;
 mod tools;
