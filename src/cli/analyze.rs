@@ -1,10 +1,11 @@
 //! `analyze`: where bootstrap time went, like systemd-analyze.
 
 use super::{Form, Global, Output, compose, plot, print, print_json, trace_file};
-use crate::observe::text::{duration, plain, table};
+use crate::observe::text::{duration, table};
 use crate::observe::trace::{Life, Span, TRACE, Trace};
 use clap::{Args, Subcommand};
 use kubestrap_core::model::cause::{Cause, ExitCode, Failure, Outcome};
+use kubestrap_core::model::plain::plain;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

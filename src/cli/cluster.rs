@@ -3,9 +3,10 @@
 use super::compose::{self, StoreArgs};
 use super::confirm::confirm;
 use super::{Global, print};
-use crate::observe::text::{ago, plain};
+use crate::observe::text::ago;
 use clap::{Args, Subcommand};
 use kubestrap_core::model::cause::{Cause, ExitCode, Failure, Outcome};
+use kubestrap_core::model::plain::plain;
 use kubestrap_core::model::register::RegisterState;
 use kubestrap_core::ports::{Access, ApiRequest};
 use kubestrap_core::store::Store;

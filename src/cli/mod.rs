@@ -25,6 +25,7 @@ use crate::observe::logs::{self, LogFormat};
 use crate::observe::screen::Screen;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kubestrap_core::model::cause::{Cause, ExitCode, Failure, Outcome};
+use kubestrap_core::model::plain::{plain, plain_lines};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -178,11 +179,12 @@ async fn dispatch(verb: Verb, global: &Global, screen: &Screen) -> Outcome<ExitC
     }
 }
 
-/// The failure that ends the program: what, why, what to do.
+/// The failure that ends the program: what, why, what to do. A server's or a tool's own words are in it, and go to a
+/// terminal.
 fn report(failure: &Failure) {
-    eprintln!("kubestrap: failed to {}: {}", failure.attempted, failure.detail);
+    eprintln!("kubestrap: failed to {}: {}", plain(&failure.attempted), plain_lines(&failure.detail));
     eprintln!("  cause: {} (exit code {})", failure.cause.row().label, failure.cause.row().exit as u8);
-    eprintln!("  fix:   {}", failure.fix());
+    eprintln!("  fix:   {}", plain(failure.fix()));
 }
 
 /// Prints the answer of a verb. A reader that went away (`| head`) is not an error.

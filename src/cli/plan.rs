@@ -2,7 +2,7 @@
 
 use super::compose;
 use super::{Form, Global, Output, print, print_json};
-use crate::observe::text::{fold, plain};
+use crate::observe::text::fold;
 use clap::Args;
 use kubestrap_core::engine::{self, PlanRow, Wish};
 use kubestrap_core::gate::ReadOnly;
@@ -10,6 +10,7 @@ use kubestrap_core::kubeadm::{documents, tools};
 use kubestrap_core::model::cause::{Cause, ExitCode, Failure, Outcome};
 use kubestrap_core::model::identity::Role;
 use kubestrap_core::model::names::BootstrapToken;
+use kubestrap_core::model::plain::plain;
 use kubestrap_core::model::register::SCHEMA;
 use kubestrap_core::node::{Node, Silent};
 use kubestrap_core::ports::Fetched;

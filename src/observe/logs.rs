@@ -4,9 +4,10 @@
 //! token of the metadata service in it (seen). What they have to say reaches us as errors.
 
 use crate::observe::screen::Screen;
-use crate::observe::text::{duration, plain};
+use crate::observe::text::duration;
 use jiff::Timestamp;
 use kubestrap_core::model::cause::{Cause, Failure};
+use kubestrap_core::model::plain::plain;
 use kubestrap_core::node::{Event, Observer};
 use std::cell::RefCell;
 use std::fmt;

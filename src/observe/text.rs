@@ -90,11 +90,6 @@ pub fn fold(text: &str, width: usize, indent: usize) -> String {
     out
 }
 
-/// `text` safe to show on a terminal: one line, no control characters (a store's content is not ours).
-pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,8 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_folded_at_spaces_and_control_characters_do_not_reach_a_terminal() {
+    fn text_is_folded_at_spaces() {
         assert_eq!(fold("one two three four", 10, 2), "one two\n  three\n  four");
-        assert_eq!(plain("a\x1b[31mb\nc"), "a [31mb c");
     }
 }

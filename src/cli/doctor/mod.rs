@@ -8,11 +8,12 @@ mod store;
 
 use super::compose;
 use super::{Form, Global, Output, print, print_json};
-use crate::observe::text::{fold, plain};
+use crate::observe::text::fold;
 use clap::Args;
 use kubestrap_core::config::failure;
 use kubestrap_core::gate::ReadOnly;
 use kubestrap_core::model::cause::{ExitCode, Failure, Outcome};
+use kubestrap_core::model::plain::plain;
 use kubestrap_core::model::register::SCHEMA;
 use kubestrap_core::node::Silent;
 use serde_json::json;

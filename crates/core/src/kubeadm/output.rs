@@ -2,6 +2,7 @@
 //! not recognised is `ToolFailed` with its tail.
 
 use crate::model::cause::{Cause, Failure};
+use crate::model::plain::is_plain;
 use crate::model::secret::redact;
 use crate::ports::JobEnd;
 
@@ -54,7 +55,7 @@ fn without_controls(text: &str) -> String {
     let plain = |c: char| match c {
         '\n' | '\r' => Some('\n'),
         '\t' => Some(' '),
-        c if c.is_control() => None,
+        c if !is_plain(c) => None,
         c => Some(c),
     };
     text.chars().filter_map(plain).collect()

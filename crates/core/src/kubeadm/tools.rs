@@ -1,5 +1,6 @@
 //! The tools a node needs, and their versions.
 
+use super::output::tail;
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::version::{KubeVersion, OLDEST_KUBEADM_MINOR};
 use crate::node::Node;
@@ -48,8 +49,9 @@ async fn ask(node: &Node, argv: &[&str]) -> Outcome<KubeVersion> {
     let attempted = format!("run `{}`", argv.join(" "));
     let output = node.world.jobs.run(&argv, VERSION_DEADLINE).await?;
     if output.code != Some(0) {
-        let tail = crate::model::secret::redact(output.stderr.trim());
-        return Err(Failure::new(Cause::ToolFailed, attempted, format!("exit code {:?}: {tail}", output.code)));
+        let said = tail(&output.stderr).join("; ");
+        let how = output.code.map_or("a signal ended it".to_owned(), |code| format!("it ended with exit code {code}"));
+        return Err(Failure::new(Cause::ToolFailed, attempted, format!("{how}: {said}")));
     }
     KubeVersion::find(&output.stdout).ok_or_else(|| {
         let shown: String = output.stdout.chars().take(80).collect();

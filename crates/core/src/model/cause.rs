@@ -1,6 +1,7 @@
 //! The one table of failures: every kind, with its exit code, whether waiting can mend it, its metric label and the
 //! fix. Adapters map their library's errors to a [`Cause`]; `doctor`, `status`, `main` and the engine only read.
 
+use super::plain::is_plain;
 use std::fmt;
 use std::time::Duration;
 
@@ -236,9 +237,9 @@ impl Failure {
     }
 }
 
-/// `text` without what a terminal obeys.
+/// `text` without what a terminal obeys, or what makes it read otherwise than it is.
 pub(crate) fn printable(text: String) -> String {
-    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    let obeyed = |c: char| !is_plain(c) && !matches!(c, '\n' | '\t');
     if text.contains(obeyed) { text.replace(obeyed, " ") } else { text }
 }
 
