@@ -9,12 +9,11 @@ mod s3_faults;
 
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::ports::MAX_OBJECT;
+use kubestrap_core::store::is_plain;
 
-/// Refuses what cannot be a key of the store protocol. Names with a dot in front belong to the folder store itself;
-/// 1024 bytes is S3's limit (S3 user guide, "Naming Amazon S3 objects").
+/// Refuses what cannot be a key of the store protocol.
 fn check_key(key: &str) -> Outcome<()> {
-    let part = |part: &str| !part.is_empty() && !part.starts_with('.');
-    if key.len() <= 1024 && key.split('/').all(part) && key.chars().all(|c| c.is_ascii_graphic()) {
+    if is_plain(key) {
         return Ok(());
     }
     Err(Failure::new(Cause::Internal, format!("use {key:?} as an object key"), "it is not a plain relative path"))

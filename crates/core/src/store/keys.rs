@@ -94,9 +94,27 @@ impl Keys {
 
 const REPORT: &str = "/report.json";
 
+/// Whether this can be a key of the protocol: a relative path of printable ASCII whose parts do not begin with a dot (the
+/// folder store's own files do), of at most 1024 bytes (S3 user guide, "Naming Amazon S3 objects").
+pub fn is_plain(key: &str) -> bool {
+    let part = |part: &str| !part.is_empty() && !part.starts_with('.');
+    key.len() <= 1024 && key.split('/').all(part) && key.chars().all(|c| c.is_ascii_graphic())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_a_plain_relative_path() {
+        for good in ["prod/cluster.json", "prod/nodes/arn:aws:ec2:eu-west-1:123456789012:instance/i-1/report.json"] {
+            assert!(is_plain(good), "{good}");
+        }
+        let long = "a".repeat(1025);
+        for bad in ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", "a/.hidden", "a b", "a\nb", "a\u{e4}", &long] {
+            assert!(!is_plain(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn keys_are_those_of_the_design_and_reporters_are_read_back() {

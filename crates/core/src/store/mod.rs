@@ -21,7 +21,7 @@ pub mod traces;
 
 pub use bundle::{Expectation, Published, VerifiedBundle, clock_skew, verify};
 pub use gone::{Gone, GoneWatch, Judgement};
-pub use keys::Keys;
+pub use keys::{Keys, is_plain};
 pub use register::{Claim, Held, Seen};
 pub use reports::ReportEntry;
 pub use retire::{Retired, Retirement};
@@ -39,6 +39,9 @@ use uuid::Uuid;
 /// What the keys of one listing may have together, in bytes: some hundred thousand reports. A store that lists for ever
 /// is given up.
 const MAX_LISTED: usize = 16 * 1024 * 1024;
+/// More than the largest cluster leaves (Kubernetes supports 5000 nodes; each has one report): whoever can write to the
+/// store must not fill our memory.
+const MOST_KEYS: usize = 100_000;
 
 /// The shared store as one cluster sees it.
 #[derive(Clone)]
@@ -76,8 +79,15 @@ impl Store {
         })
     }
 
-    /// Every key with this prefix, in ascending order. `ObjectRejected` when they have more than [`MAX_LISTED`] bytes.
+    /// Every key with this prefix that a node can have written, in ascending order. What a store lists besides, and names
+    /// that nothing of ours has (`../x`), is not there for us.
     async fn list_all(&self, prefix: &str) -> Outcome<Vec<String>> {
+        let mut keys = self.list_raw(prefix).await?;
+        keys.retain(|key| key.starts_with(prefix) && is_plain(key));
+        Ok(keys)
+    }
+
+    async fn list_raw(&self, prefix: &str) -> Outcome<Vec<String>> {
         let (mut keys, mut listed) = (Vec::<String>::new(), 0);
         loop {
             let page = self.objects.list(prefix, keys.last().map(String::as_str)).await?;
@@ -89,6 +99,11 @@ impl Store {
                 return Err(failure.advise("remove what does not belong there"));
             }
             keys.extend(page.keys);
+            if keys.len() > MOST_KEYS {
+                let why = format!("there are more than {MOST_KEYS} objects; a cluster has some for each of its nodes");
+                return Err(Failure::new(Cause::StoreUnavailable, format!("list {prefix}"), why)
+                    .advise("find out who fills the store, and remove what is not kubestrap's"));
+            }
             match (page.more, progress) {
                 (false, _) => return Ok(keys),
                 (true, true) => {}
