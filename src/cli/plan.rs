@@ -71,7 +71,7 @@ async fn documents_for(node: &Node) -> Outcome<Vec<Value>> {
         ca_pin: settings.ca_pin.clone(),
         now: node.world.time.now(),
         min_life: Duration::ZERO,
-        seen_sequence: None,
+        newest: None,
     };
     let verified = verify(&object.body, &expectation.with_register(register.as_ref().map(|seen| &seen.register)))?;
     let bundle = verified.bundle();

@@ -81,7 +81,7 @@ fn bundle(node: &Node, register: Option<&Register>, reading: Outcome<Reading>) -
         ca_pin: node.settings.ca_pin.clone(),
         now: node.world.time.now(),
         min_life: Duration::ZERO,
-        seen_sequence: None,
+        newest: None,
     };
     match verify(&object.body, &expectation.with_register(register)) {
         Ok(verified) => {

@@ -4,9 +4,11 @@ use crate::model::cause::{Cause, Failure, Outcome};
 use crate::node::Node;
 use crate::ports::{ETag, Fetched};
 use crate::store::Store;
-use crate::store::bundle::{Expectation, VerifiedBundle, clock_skew, verify};
+use crate::store::bundle::{Expectation, Newest, VerifiedBundle, clock_skew, verify};
 use jiff::Timestamp;
+use std::cell::RefCell;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// For the first ten minutes the store is asked at most 1 s apart, then at most 5 s (jitter goes half-way up and down).
 const EAGER_FOR: Duration = Duration::from_secs(10 * 60);
@@ -22,19 +24,37 @@ const MIN_REMAINING: Duration = Duration::from_secs(2 * 60);
 struct Latest {
     body: Vec<u8>,
     etag: Option<ETag>,
-    highest: Option<u64>,
+}
+
+/// What a worker remembers of bundles from one attempt to the next, for as long as its process lives.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The id of a token that was found dead: its bundle is not used again.
+    burnt: Option<String>,
+    /// The cluster uid and the marks of the newest bundle that was good.
+    newest: Option<(Uuid, Newest)>,
+}
+
+impl Memory {
+    /// The cluster no longer knows this bundle's token.
+    pub fn burn(&mut self, bundle: &VerifiedBundle) {
+        self.burnt = Some(bundle.bundle().token.id().to_owned());
+    }
+
+    fn newest_of(&self, uid: Uuid) -> Option<Newest> {
+        self.newest.filter(|(of, _)| *of == uid).map(|(_, newest)| newest)
+    }
 }
 
 /// Waits until the store holds a bundle that is of this cluster, alive, and not older than one seen before.
 ///
-/// `burnt` is the id of a token that was just found dead: its bundle is not used again. Fails with what was wrong last
-/// when `join.wait` is over, or at once when waiting cannot mend it.
-pub async fn usable_bundle(node: &Node, burnt: Option<&str>) -> Outcome<VerifiedBundle> {
+/// Fails with what was wrong last when `join.wait` is over, or at once when waiting cannot mend it.
+pub async fn usable_bundle(node: &Node, memory: &RefCell<Memory>) -> Outcome<VerifiedBundle> {
     let began = node.world.time.uptime();
     let mut latest = Latest::default();
     let mut skewed_since = None;
     loop {
-        let failure = match look(node, &mut latest, burnt).await {
+        let failure = match look(node, &mut latest, memory).await {
             Ok(bundle) => {
                 node.update(|status| status.error = None);
                 return Ok(bundle);
@@ -68,12 +88,12 @@ pub async fn usable_bundle(node: &Node, burnt: Option<&str>) -> Outcome<Verified
     }
 }
 
-async fn look(node: &Node, latest: &mut Latest, burnt: Option<&str>) -> Outcome<VerifiedBundle> {
+async fn look(node: &Node, latest: &mut Latest, memory: &RefCell<Memory>) -> Outcome<VerifiedBundle> {
     let attempted = format!("find a join bundle of cluster {}", node.settings.cluster);
     let reading = Store::of(node).bundle(latest.etag.as_ref()).await?;
     match reading.fetched {
         Fetched::Absent => {
-            *latest = Latest { highest: latest.highest, ..Latest::default() };
+            *latest = Latest::default();
             // The cluster whose bundle was here may have been retired. A report that goes on to name it would keep the
             // next master from claiming the register (safety rule 3); this machine is in no cluster yet.
             node.update(|status| status.uid = None);
@@ -99,11 +119,12 @@ async fn look(node: &Node, latest: &mut Latest, burnt: Option<&str>) -> Outcome<
         ca_pin: node.settings.ca_pin.clone(),
         now: node.world.time.now(),
         min_life: MIN_REMAINING,
-        seen_sequence: latest.highest,
+        newest: memory.borrow().newest_of(register.uid),
     };
     let bundle = verify(&latest.body, &expectation)?;
-    latest.highest = Some(bundle.bundle().sequence);
-    if burnt == Some(bundle.bundle().token.id()) {
+    let marks = Newest { sequence: bundle.bundle().sequence, issued_at: bundle.bundle().issued_at };
+    memory.borrow_mut().newest = Some((register.uid, marks));
+    if memory.borrow().burnt.as_deref() == Some(bundle.bundle().token.id()) {
         return Err(Failure::new(Cause::TokenGone, attempted, "the cluster no longer knows the bundle's token"));
     }
     Ok(bundle)

@@ -3,7 +3,7 @@
 
 use super::journal;
 use crate::engine::{Step, Verdict};
-use crate::join::wait::usable_bundle;
+use crate::join::wait::{Memory, usable_bundle};
 use crate::journal::{Attempt, AttemptKind, Entry};
 use crate::kube::Api;
 use crate::kubeadm::machine::{BOOTSTRAP_CONF, Machine};
@@ -26,8 +26,8 @@ const JOIN_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// Joins the cluster as a worker.
 #[derive(Default)]
 pub struct JoinCluster {
-    /// The id of a token that kubeadm found dead: its bundle is not used a second time.
-    burnt: RefCell<Option<String>>,
+    /// A token that kubeadm found dead is not used a second time, nor a bundle that is older than one seen.
+    memory: RefCell<Memory>,
 }
 
 #[async_trait(?Send)]
@@ -54,14 +54,13 @@ impl Step for JoinCluster {
         if let Some(result) = self.resume(node).await? {
             return result;
         }
-        let burnt = self.burnt.borrow().clone();
-        let bundle = usable_bundle(node, burnt.as_deref()).await?;
+        let bundle = usable_bundle(node, &self.memory).await?;
         node.update(|status| status.uid = Some(bundle.bundle().uid));
         check_skew(node, &bundle).await?;
         let attempt = record(node, &bundle)?;
         let result = join(node, &bundle, &attempt).await;
         if result.as_ref().is_err_and(|failure| failure.cause == Cause::TokenGone) {
-            *self.burnt.borrow_mut() = Some(bundle.bundle().token.id().to_owned());
+            self.memory.borrow_mut().burn(&bundle);
         }
         result
     }

@@ -35,8 +35,18 @@ pub struct Expectation {
     pub now: Timestamp,
     /// The token must live at least this much longer.
     pub min_life: Duration,
-    /// The highest sequence seen before (of the same uid): a lower one is a rollback.
-    pub seen_sequence: Option<u64>,
+    /// The newest bundle of the same uid that was seen before: one that is older by both marks is a rollback.
+    pub newest: Option<Newest>,
+}
+
+/// The marks of a bundle that was seen. The sequence alone does not do: when a bundle vanished, its publisher begins again
+/// at 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Newest {
+    /// Its sequence.
+    pub sequence: u64,
+    /// When it was made, by its publisher's clock.
+    pub issued_at: Timestamp,
 }
 
 impl Expectation {
@@ -78,10 +88,11 @@ pub fn verify(body: &[u8], expect: &Expectation) -> Result<VerifiedBundle, Failu
     let bundle = parse(&key, body)?;
     check_cluster(&key, &bundle, expect)?;
     check_times(&key, &bundle, expect)?;
-    if let Some(seen) = expect.seen_sequence.filter(|seen| bundle.sequence < *seen) {
-        let why =
-            format!("its sequence is {}, and {seen} was seen before: an old bundle was put back", bundle.sequence);
-        return Err(document::rejected(&key, why));
+    let older = |seen: &Newest| bundle.sequence < seen.sequence && bundle.issued_at <= seen.issued_at;
+    if let Some(seen) = expect.newest.filter(older) {
+        let (own, seen) = (bundle.sequence, seen.sequence);
+        let why = format!("its sequence is {own}, and {seen} was seen before: an old bundle was put back");
+        return Err(document::rejected(&key, why).advise("find out who writes to the store besides the master"));
     }
     Ok(VerifiedBundle(bundle))
 }

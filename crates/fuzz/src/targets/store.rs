@@ -46,7 +46,7 @@ pub(super) fn bundle(bytes: &[u8]) {
         ca_pin: None,
         now: Timestamp::from_second(1_795_219_200).expect("a time"),
         min_life: Duration::from_secs(60),
-        seen_sequence: None,
+        newest: None,
     };
     match verify(bytes, &expect) {
         Err(failure) => is_readable(&failure),

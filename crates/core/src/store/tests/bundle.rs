@@ -1,6 +1,7 @@
 use crate::model::cause::Cause;
 use crate::model::names::ClusterName;
 use crate::ports::{ETag, Fetched};
+use crate::store::bundle::Newest;
 use crate::store::fake::{FAULTS, Fault, Lab, ca, etag_of, interleave, run};
 use crate::store::{Expectation, Published, clock_skew, verify};
 use jiff::{SignedDuration, Timestamp};
@@ -33,7 +34,7 @@ fn expectation() -> Expectation {
         ca_pin: Some(ca(1)),
         now: "2026-11-21T12:10:00Z".parse().expect("time"),
         min_life: Duration::from_secs(120),
-        seen_sequence: Some(7),
+        newest: Some(Newest { sequence: 7, issued_at: "2026-11-21T12:00:00Z".parse().expect("time") }),
     }
 }
 
@@ -54,8 +55,16 @@ fn a_good_bundle_is_verified_also_with_fields_of_a_later_minor() {
         assert_eq!(verified.bundle().endpoint.as_str(), "api.prod.example.com:6443");
         assert!(!format!("{verified:?}").contains(SECRET));
     }
-    let alone = Expectation { uid: None, ca: None, ca_pin: None, seen_sequence: None, ..expectation() };
+    let alone = Expectation { uid: None, ca: None, ca_pin: None, newest: None, ..expectation() };
     assert!(verify(document(&[]).to_string().as_bytes(), &alone).is_ok());
+}
+
+#[test]
+fn a_publisher_that_begins_again_is_no_rollback() {
+    let later = [("sequence", json!(1)), ("issued_at", json!("2026-11-21T12:05:00Z"))];
+    assert!(verify(document(&later).to_string().as_bytes(), &expectation()).is_ok());
+    let older = [("sequence", json!(6)), ("issued_at", json!("2026-11-21T11:55:00Z"))];
+    assert_eq!(refused("older", document(&older).to_string().as_bytes(), &expectation()), Cause::ObjectRejected);
 }
 
 #[test]
