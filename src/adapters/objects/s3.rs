@@ -65,11 +65,16 @@ impl Intercept for Witness {
     ) -> Result<(), BoxError> {
         let headers = context.response().headers();
         let date = headers.get("date").and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
-        let region = headers.get("x-amz-bucket-region").map(str::to_owned);
+        let region = headers.get("x-amz-bucket-region").filter(|region| is_region(region)).map(str::to_owned);
         let seen = Seen { date: date.and_then(timestamp), region };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         Ok(())
     }
+}
+
+/// It becomes part of a host name, so it is a label of one and nothing else.
+fn is_region(text: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 fn timestamp(time: DateTime) -> Option<Timestamp> {
