@@ -1,20 +1,19 @@
 //! How a world is put together: settings from the configuration, identity from the machine, adapters for the rest.
 
-use super::Global;
+use super::{Global, trust};
 use crate::adapters::{self, EarlyPorts, Opts, durable};
 use clap::Args;
 use kubestrap_core::config::settings::Settings;
 use kubestrap_core::config::user_data::{self, UserData};
 use kubestrap_core::config::{Effective, Layer, Place, Problem, Sources, environment, failure, load, sources};
 use kubestrap_core::gate::{Gate, Open};
-use kubestrap_core::identity::{self, Imds};
+use kubestrap_core::identity::{self, Imds, Tell};
 use kubestrap_core::model::cause::Outcome;
 use kubestrap_core::model::names::Endpoint;
-use kubestrap_core::node::{Node, Observer, Silent};
+use kubestrap_core::node::{Event, Node, Observer, Silent};
 use kubestrap_core::ports::Fetched;
 use kubestrap_core::store::Store;
 use kubestrap_core::world::World;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -26,10 +25,12 @@ const MAX_USER_DATA: u64 = 16 * 1024;
 pub async fn node(global: &Global, gate: Rc<dyn Gate>, observer: Rc<dyn Observer>) -> Outcome<Node> {
     let opts = opts(global);
     let early = adapters::early_ports(&opts)?;
-    let effective = configuration(global, &early).await?.map_err(|problems| failure(&problems))?;
+    let layers = layers(global, &early, &observer).await?;
+    let effective = load_all(layers).map_err(|problems| failure(&problems))?;
     let settings = Rc::new(effective.settings);
+    let told = tell(&observer);
     let world = World::new(adapters::ports(&settings, &opts)?, gate, observer);
-    let imds = Imds::new(world.metadata.clone(), world.time.clone());
+    let imds = Imds::new(world.metadata.clone(), world.time.clone()).telling(told);
     let identity = identity::discover(&world, &imds, settings.identity, &settings.node).await?;
     let rootfs = (global.root != Path::new("/")).then(|| global.root.to_string_lossy().into_owned());
     Ok(Node::new(settings, Rc::new(identity), world).below(rootfs))
@@ -37,10 +38,17 @@ pub async fn node(global: &Global, gate: Rc<dyn Gate>, observer: Rc<dyn Observer
 
 /// The configuration in force, or every problem of it; the outer failure is for what could not be read at all.
 pub async fn configuration(global: &Global, early: &EarlyPorts) -> Outcome<Result<Effective, Vec<Problem>>> {
-    match layers(global, early).await? {
-        Ok(layers) => Ok(load(layers)),
-        Err(problem) => Ok(Err(vec![problem])),
-    }
+    let nobody: Rc<dyn Observer> = Rc::new(Silent);
+    Ok(load_all(layers(global, early, &nobody).await?))
+}
+
+fn tell(observer: &Rc<dyn Observer>) -> Tell {
+    let observer = observer.clone();
+    Rc::new(move |failure| observer.on(&Event::Note(&format!("the metadata service is asked again: {failure}"))))
+}
+
+fn load_all(layers: Result<Vec<Layer>, Problem>) -> Result<Effective, Vec<Problem>> {
+    layers.map_err(|problem| vec![problem]).and_then(load)
 }
 
 /// The same with the user-data of this file, which need not be this machine's: nothing is asked of anybody.
@@ -82,23 +90,28 @@ fn user_data_of(file: &Path) -> Outcome<Result<Vec<Layer>, Problem>> {
 
 /// What this machine says itself: files and environment.
 fn local(global: &Global, early: &EarlyPorts) -> Outcome<Sources> {
-    // The owner of our own process's folder: `geteuid` would need nix's `user` feature, which brings NSS in.
-    let own_uid = std::fs::metadata("/proc/self").map_or(0, |data| data.uid());
     Ok(Sources {
-        files: sources::from_files(&*early.files, own_uid, global.config.as_deref())?,
+        files: sources::from_files(&*early.files, trust::own_uid(), global.config.as_deref())?,
         environment: environment::layers(std::env::vars()),
         ..Sources::default()
     })
 }
 
-async fn layers(global: &Global, early: &EarlyPorts) -> Outcome<Result<Vec<Layer>, Problem>> {
+async fn layers(
+    global: &Global,
+    early: &EarlyPorts,
+    observer: &Rc<dyn Observer>,
+) -> Outcome<Result<Vec<Layer>, Problem>> {
     let mut sources = local(global, early)?;
     let wanted = sources.early();
     if identity::is_ec2(wanted.identity, &*early.files)? {
         let opts = Opts { metadata_endpoint: wanted.metadata_endpoint, ..opts(global) };
         let metadata = adapters::early_ports(&opts)?.metadata;
-        let bytes = Imds::new(metadata, early.time.clone()).user_data().await?;
+        let bytes = Imds::new(metadata, early.time.clone()).telling(tell(observer)).user_data().await?;
         match user_data::read(&bytes) {
+            Ok(UserData::Other(what)) => {
+                observer.on(&Event::Note(&format!("the user-data is not kubestrap's and is left alone: {what}")));
+            }
             Ok(data) => sources.user_data = data.layers(),
             Err(problem) => return Ok(Err(problem)),
         }

@@ -18,6 +18,7 @@ mod run;
 mod state;
 mod status;
 mod token;
+mod trust;
 mod trace_file;
 mod unlock;
 

@@ -1,9 +1,9 @@
 //! The state directory: one process at a time.
 
-use super::Global;
+use super::{Global, trust};
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -22,10 +22,13 @@ impl Lock {
         let access = |error: std::io::Error| io_failure(attempted(), &error);
         let path = global.below_root(Path::new(LOCK));
         if let Some(folder) = path.parent() {
+            // Looked at before it is made, for making follows a link; and then it is ours.
+            trust::refuse_unsafe(folder)?;
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(access)?;
         }
         let mut options = File::options();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(access)?;
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+        let file = options.open(&path).map_err(access)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => {
                 // For people only: who holds it is known by the lock. A full disk must not keep us out.

@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,12 +49,32 @@ impl FolderStore {
 
     fn place(&self, key: &str) -> Outcome<PathBuf> {
         check_key(key)?;
-        if !self.folder.is_dir() {
-            let why = "there is no such folder";
-            return Err(Failure::new(Cause::BucketMissing, format!("open the store {}", self.folder.display()), why)
-                .advise("mount or create the folder, or correct `store`"));
+        self.check_folder()?;
+        let place = self.folder.join(key);
+        let folders = place.ancestors().skip(1).take_while(|folder| *folder != self.folder);
+        for folder in folders {
+            // Whoever can write to the store must not make us write elsewhere.
+            if std::fs::symlink_metadata(folder).is_ok_and(|data| data.is_symlink()) {
+                return Err(no_object(format!("use {}", place.display()), &format!("{} {LINK}", folder.display())));
+            }
         }
-        Ok(self.folder.join(key))
+        Ok(place)
+    }
+
+    fn check_folder(&self) -> Outcome<()> {
+        let attempted = || format!("open the store {}", self.folder.display());
+        let data = std::fs::metadata(&self.folder).ok().filter(std::fs::Metadata::is_dir);
+        let Some(data) = data else {
+            return Err(Failure::new(Cause::BucketMissing, attempted(), "there is no such folder")
+                .advise("mount or create the folder, or correct `store`"));
+        };
+        if data.mode() & 0o002 != 0 {
+            let why =
+                format!("every user can write to it (mode {:04o}), and so lead nodes astray", data.mode() & 0o7777);
+            return Err(Failure::new(Cause::UnsafeFile, attempted(), why)
+                .advise("see who wrote what lies in it, then `chmod o-w` the folder"));
+        }
+        Ok(())
     }
 
     /// Waits for the lock; whoever waits too long is cut off by the gate, with nothing done.
@@ -63,7 +83,10 @@ impl FolderStore {
         let failed = |error: io::Error| durable::failure(format!("lock {}", path.display()), &error);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
-        let file = options.open(&path).map_err(failed)?;
+        let file = options.open(&path).map_err(|error| match error.raw_os_error() {
+            Some(NOT_FOLLOWED) => no_object(format!("lock {}", path.display()), &format!("it {LINK}")),
+            _ => failed(error),
+        })?;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
@@ -150,6 +173,18 @@ impl Objects for FolderStore {
     }
 }
 
+/// What open(2) says of a link with O_NOFOLLOW, and of a socket.
+const NOT_FOLLOWED: i32 = nix::errno::Errno::ELOOP as i32;
+const IS_SOCKET: i32 = nix::errno::Errno::ENXIO as i32;
+const LINK: &str = "is a symbolic link, which could lead out of the store";
+const NO_FILE: &str = "it is not a regular file";
+
+/// The failure for what no kubestrap puts into a store.
+fn no_object(attempted: String, why: &str) -> Failure {
+    Failure::new(Cause::ObjectRejected, attempted, why)
+        .advise("find out who can write to the store's folder, and remove what does not belong there")
+}
+
 /// The version of a content.
 fn etag(body: &[u8]) -> ETag {
     ETag(Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect())
@@ -164,11 +199,15 @@ fn read(place: &Path) -> Outcome<Option<Object>> {
     let mut file = match options.open(place) {
         Ok(file) => file,
         Err(error) if durable::is_missing(&error) => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(NOT_FOLLOWED) => {
+            return Err(no_object(attempted(), &format!("it {LINK}")));
+        }
+        Err(error) if error.raw_os_error() == Some(IS_SOCKET) => return Err(no_object(attempted(), NO_FILE)),
         Err(error) => return Err(failed(error)),
     };
     let data = file.metadata().map_err(failed)?;
     if !data.is_file() {
-        return Err(Failure::new(Cause::ObjectRejected, attempted(), "it is not a regular file"));
+        return Err(no_object(attempted(), NO_FILE));
     }
     let body = durable::read_bounded(&mut file, MAX_OBJECT as u64).map_err(failed)?;
     let body = body.ok_or_else(|| too_large(attempted()))?;

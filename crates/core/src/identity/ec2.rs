@@ -4,6 +4,7 @@ use super::Imds;
 use crate::config::settings::NodeSettings;
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::identity::{Ec2, Identity, Origin};
+use crate::model::names::is_dns_name;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,13 +24,14 @@ struct Document {
 }
 
 const DOCUMENT: &str = "dynamic/instance-identity/document";
+const HOSTNAME: &str = "meta-data/local-hostname";
 
 pub(super) async fn discover(imds: &Imds, node: &NodeSettings) -> Outcome<Identity> {
     let document = parse(&imds.required(DOCUMENT).await?)?;
     let partition = imds.optional("meta-data/services/partition").await?;
     let node_name = match &node.name {
         Some(name) => name.clone(),
-        None => first_name(&imds.required("meta-data/local-hostname").await?),
+        None => node_name(&imds.required(HOSTNAME).await?)?,
     };
     let address = match node.address {
         Some(address) => address,
@@ -91,8 +93,16 @@ fn partition_of(region: &str) -> &'static str {
 }
 
 /// DHCP options with several domains give several names in one line; the first is the one EC2 resolves.
-fn first_name(text: &str) -> String {
-    text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()
+fn node_name(text: &str) -> Outcome<String> {
+    let name = text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+    if is_dns_name(&name) {
+        return Ok(name);
+    }
+    // EC2 gives no such names: somebody else answered (a proxy's page), and may not the next time.
+    let shown: String = name.chars().take(60).collect();
+    let why = format!("{shown:?} is not a DNS name");
+    Err(Failure::new(Cause::MetadataUnavailable, format!("read {HOSTNAME} of the metadata service"), why)
+        .advise("find out who answers at the metadata address, or set `node.name`"))
 }
 
 /// The primary private IPv4 address; IPv6 in subnets without IPv4.
@@ -151,6 +161,15 @@ mod tests {
         ]);
         let found = now(discover(&imds(&metadata).0, &NodeSettings::default())).expect("identity");
         assert_eq!(found.address.to_string(), "2001:db8::7");
+    }
+
+    #[test]
+    fn a_page_of_somebody_else_is_no_name_and_no_wrong_configuration() {
+        for page in ["<html><body>Log in</body></html>", "../../x", "a\u{1b}[31mb", "-a"] {
+            let failure = node_name(page).expect_err(page);
+            assert_eq!(failure.cause, Cause::MetadataUnavailable);
+            assert!(!failure.to_string().chars().any(char::is_control), "{failure}");
+        }
     }
 
     #[test]

@@ -35,12 +35,33 @@ pub struct Imds {
     metadata: Rc<dyn Metadata>,
     time: Rc<dyn Time>,
     token: RefCell<Option<(Secret, Duration)>>,
+    tell: Option<Tell>,
+    told: RefCell<String>,
 }
+
+/// Who is told why the service is asked again.
+pub type Tell = Rc<dyn Fn(&Failure)>;
 
 impl Imds {
     /// A client of the service behind this port.
     pub fn new(metadata: Rc<dyn Metadata>, time: Rc<dyn Time>) -> Self {
-        Imds { metadata, time, token: RefCell::new(None) }
+        Imds { metadata, time, token: RefCell::new(None), tell: None, told: RefCell::default() }
+    }
+
+    /// Tells why it has to ask again, once for each reason: a wait of minutes must not be a silent one.
+    #[must_use]
+    pub fn telling(self, tell: Tell) -> Self {
+        Imds { tell: Some(tell), ..self }
+    }
+
+    fn complain(&self, failure: &Failure) {
+        let text = failure.to_string();
+        if let Some(tell) = &self.tell
+            && *self.told.borrow() != text
+        {
+            tell(failure);
+            self.told.replace(text);
+        }
     }
 
     /// The user-data, as it was given (it may be gzip); empty when there is none.
@@ -87,6 +108,7 @@ impl Imds {
             if waited >= PATIENCE {
                 return Err(failure.exhausted(waited));
             }
+            self.complain(&failure);
             self.time.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

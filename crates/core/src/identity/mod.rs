@@ -6,7 +6,7 @@ mod host;
 mod imds;
 mod owner;
 
-pub use imds::Imds;
+pub use imds::{Imds, Tell};
 pub use owner::bind_state;
 
 use crate::config::settings::{IdentitySource, NodeSettings};
