@@ -51,6 +51,11 @@ impl Server {
         Server::start(Command::new(programs().join("s3-stub")).arg("--script").arg(path))
     }
 
+    /// The same over TLS with a certificate of this kind (`s3-stub --help`); `roots` gets the CA that is to be trusted.
+    pub fn s3_tls(certificate: &str, roots: &std::path::Path) -> Server {
+        Server::start(Command::new(programs().join("s3-stub")).args(["--tls", certificate, "--roots"]).arg(roots))
+    }
+
     /// Its base URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

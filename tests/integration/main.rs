@@ -17,6 +17,7 @@ mod disk;
 mod ec2;
 mod endless;
 mod foreign;
+mod hostile;
 mod masters;
 mod pages;
 mod s3;

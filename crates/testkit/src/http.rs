@@ -151,6 +151,27 @@ pub async fn serve_plain<H: Handler>(listener: tokio::net::TcpListener, handler:
     }
 }
 
+/// Accepts TLS connections for ever; a client that does not trust the server is the client's business.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_tls<H: Handler>(
+    listener: tokio::net::TcpListener,
+    config: Arc<rustls::ServerConfig>,
+    handler: Arc<H>,
+) -> io::Result<()> {
+    let acceptor = tokio_rustls::TlsAcceptor::from(config);
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        let (acceptor, handler) = (acceptor.clone(), handler.clone());
+        tokio::spawn(async move {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                serve(stream, peer, None, handler).await;
+            }
+        });
+    }
+}
+
 /// A server on a thread of its own, for tests; it ends with the process.
 pub struct Background {
     /// Where it listens.

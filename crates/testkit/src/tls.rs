@@ -1,6 +1,6 @@
 //! TLS configurations of the stand-ins; aws-lc-rs, like the program under test.
 
-use crate::pki::Pair;
+use crate::pki::{self, Leaf, Pair, Usage};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -8,7 +8,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use std::io;
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
@@ -43,6 +46,38 @@ pub fn server(pair: &Pair, client_ca: &str) -> io::Result<Arc<ServerConfig>> {
         .with_single_cert(certificates(&pair.certificate)?, key)
         .map_err(io::Error::other)?;
     Ok(Arc::new(config))
+}
+
+/// What is wrong with a server's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Certificate {
+    /// Nothing.
+    Good,
+    /// A CA that nobody trusts has signed it.
+    OtherCa,
+    /// It is for another host.
+    OtherHost,
+    /// It has expired.
+    Expired,
+}
+
+/// A server at `address` with such a certificate; writes the CA that clients are to trust to `roots`.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn standing(certificate: Certificate, address: IpAddr, roots: &Path) -> io::Result<Arc<ServerConfig>> {
+    let ca = pki::make_ca("s3-stub", pki::CA_LIFE)?;
+    let other = pki::make_ca("s3-stub", pki::CA_LIFE)?;
+    let sans = match certificate {
+        Certificate::OtherHost => ["s3.example.com".to_owned()],
+        _ => [address.to_string()],
+    };
+    // Certificates are backdated by minutes, so that one without a life has been good.
+    let life = if certificate == Certificate::Expired { Duration::ZERO } else { pki::LEAF_LIFE };
+    let leaf = Leaf { name: "s3", groups: &[], sans: &sans, usage: Usage::Server, life };
+    let signer = if certificate == Certificate::OtherCa { &other } else { &ca };
+    std::fs::write(roots, &ca.certificate)?;
+    server(&pki::make_leaf(signer, &leaf)?, &ca.certificate)
 }
 
 /// A client: with `ca` the server is verified, without it is not; with `identity` it shows a certificate.
