@@ -1,9 +1,10 @@
 //! Files that are whole or not there: what the machine's files, the folder store and the job records are written with.
 
+use crate::adapters::killpoint::{self, Point, cross};
 use kubestrap_core::model::cause::{Cause, Failure};
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Error, ErrorKind, Read, Write};
+use std::io::{self, Error, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,20 +51,30 @@ impl Draft {
         // Made unreadable for others whatever the umask is; then exactly the mode that was asked for.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let draft = Draft { path };
+        cross(Point::DraftCreated, target);
         file.set_permissions(Permissions::from_mode(mode))?;
-        file.write_all(body)?;
+        cross(Point::DraftModeSet, target);
+        killpoint::write_all(&mut file, body, Point::DraftHalfWritten, target)?;
+        cross(Point::DraftWritten, target);
         file.sync_all()?;
+        cross(Point::DraftSynced, target);
         Ok(draft)
     }
 
     /// Takes the place of `target` and of whatever is there, a symbolic link itself rather than what it points to.
     pub fn replace(self, target: &Path) -> io::Result<()> {
-        std::fs::rename(&self.path, target)
+        std::fs::rename(&self.path, target)?;
+        cross(Point::DraftRenamed, target);
+        Ok(())
     }
 
     /// Becomes `target`, or fails with `AlreadyExists` when there is one: link(2) is atomic.
     pub fn create(self, target: &Path) -> io::Result<()> {
-        std::fs::hard_link(&self.path, target)
+        std::fs::hard_link(&self.path, target)?;
+        cross(Point::DraftLinked, target);
+        drop(self);
+        cross(Point::DraftRemoved, target);
+        Ok(())
     }
 }
 
@@ -78,7 +89,9 @@ impl Drop for Draft {
 pub fn replace(target: &Path, body: &[u8], mode: u32) -> io::Result<()> {
     make_folders(folder_of(target))?;
     Draft::beside(target, body, mode)?.replace(target)?;
-    sync_folder(folder_of(target))
+    sync_folder(folder_of(target))?;
+    cross(Point::ReplaceSynced, target);
+    Ok(())
 }
 
 /// Makes a folder and its missing parents, each with mode 0700 and durable. Nothing happens when it is there.
@@ -95,8 +108,12 @@ pub fn make_folders(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
         Err(error) => return Err(error),
     }
+    cross(Point::FolderMade, folder);
     std::fs::set_permissions(folder, Permissions::from_mode(FOLDER_MODE))?;
-    sync_folder(folder_of(folder))
+    cross(Point::FolderModeSet, folder);
+    sync_folder(folder_of(folder))?;
+    cross(Point::FolderSynced, folder);
+    Ok(())
 }
 
 /// Makes the names in a folder durable.

@@ -1,11 +1,12 @@
 //! The machine's files, below a root.
 
 use crate::adapters::durable;
+use crate::adapters::killpoint::{self, Point, cross};
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::ports::{FileInfo, FileKind, Files};
 use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -110,7 +111,10 @@ impl Files for Disk {
     fn remove(&self, path: &Path) -> Outcome<()> {
         let place = self.locate(path)?;
         match std::fs::remove_file(&place) {
-            Ok(()) => durable::sync_folder(durable::folder_of(&place)),
+            Ok(()) => {
+                cross(Point::RemoveDone, &place);
+                durable::sync_folder(durable::folder_of(&place)).inspect(|()| cross(Point::RemoveSynced, &place))
+            }
             Err(error) if durable::is_missing(&error) => Ok(()),
             Err(error) => Err(error),
         }
@@ -126,10 +130,16 @@ fn append(place: &Path, body: &[u8], mode: u32) -> std::io::Result<()> {
         other => other?,
     };
     let before = file.metadata()?.len();
-    let written = file.write_all(body).and_then(|()| file.sync_all());
-    if written.is_err() {
-        // A full disk takes the first half of a line: give it back.
-        let _ = file.set_len(before);
+    let written = killpoint::write_all(&mut file, body, Point::AppendHalfWritten, place).and_then(|()| {
+        cross(Point::AppendWritten, place);
+        file.sync_all()
+    });
+    match written {
+        Ok(()) => cross(Point::AppendSynced, place),
+        Err(_) => {
+            // A full disk takes the first half of a line: give it back.
+            let _ = file.set_len(before);
+        }
     }
     written
 }
@@ -138,8 +148,10 @@ fn make(place: &Path, options: &OpenOptions, mode: u32) -> std::io::Result<File>
     let folder = durable::folder_of(place);
     durable::make_folders(folder)?;
     let file = options.open(place)?;
+    cross(Point::AppendCreated, place);
     file.set_permissions(Permissions::from_mode(mode))?;
     durable::sync_folder(folder)?;
+    cross(Point::AppendMade, place);
     Ok(file)
 }
 

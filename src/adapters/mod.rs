@@ -12,6 +12,7 @@ pub mod host;
 pub mod imds;
 pub mod jobs;
 pub mod memory;
+pub mod killpoint;
 pub mod net;
 pub mod objects;
 pub mod time;

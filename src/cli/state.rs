@@ -1,6 +1,7 @@
 //! The state directory: one process at a time.
 
 use super::{Global, trust};
+use crate::adapters::killpoint::{Point, cross};
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -25,14 +26,21 @@ impl Lock {
             // Looked at before it is made, for making follows a link; and then it is ours.
             trust::refuse_unsafe(folder)?;
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(access)?;
+            cross(Point::StateFolderMade, folder);
         }
         let mut options = File::options();
         options.write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
         let file = options.open(&path).map_err(access)?;
+        cross(Point::StateLockOpened, &path);
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => {
+                cross(Point::StateLocked, &path);
                 // For people only: who holds it is known by the lock. A full disk must not keep us out.
-                let _ = lock.set_len(0).and_then(|()| (&*lock).write_all(std::process::id().to_string().as_bytes()));
+                let _ = lock.set_len(0).and_then(|()| {
+                    cross(Point::StateLockEmptied, &path);
+                    (&*lock).write_all(std::process::id().to_string().as_bytes())
+                });
+                cross(Point::StateLockNamed, &path);
                 Ok(Lock(lock))
             }
             Err((_, Errno::EWOULDBLOCK)) => {

@@ -14,6 +14,7 @@ pub use supervise::supervise;
 
 use self::record::{Record, Spec};
 use crate::adapters::durable;
+use crate::adapters::killpoint::{self, Point, cross};
 use async_trait::async_trait;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::ports::{JobSpec, JobState, Jobs as JobsPort, ToolOutput};
@@ -72,6 +73,7 @@ impl Jobs {
         command.arg("job").arg("--dir").arg(record.folder()).args(["--run", &job.run]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         tool::minimal_environment(&mut command);
+        killpoint::pass_on(&mut command);
         let mut child = command.process_group(0).spawn()?;
         if self.systemd && !child.wait()?.success() {
             return Err(io::Error::other("systemd-run refused to start the transient unit"));
@@ -114,22 +116,28 @@ impl JobsPort for Jobs {
         let record = self.record(&job.name)?;
         let failed = failed("start", &job.name);
         durable::make_folders(record.folder()).map_err(&failed)?;
+        cross(Point::JobFolderMade, record.folder());
         let Some(lock) = try_lock(&record, FlockArg::LockExclusiveNonblock).map_err(&failed)? else {
             return Ok(());
         };
+        cross(Point::JobLocked, record.folder());
         if record.orphan_is_alive() {
             return Ok(());
         }
         record.begin(&Spec::new(job)).map_err(&failed)?;
+        cross(Point::JobBegun, record.folder());
         // From here to the wrapper's own lock nobody holds it; the wrapper checks that the record is still its own.
         drop(lock);
+        cross(Point::JobReleased, record.folder());
         self.launch(&record, job).map_err(|error| {
             Failure::new(Cause::ToolFailed, format!("start the job {}", job.name), error.to_string())
         })?;
+        cross(Point::JobLaunched, record.folder());
         let began = Instant::now();
         while began.elapsed() < WRAPPER_START {
             let held = try_lock(&record, FlockArg::LockExclusiveNonblock).map_err(&failed)?.is_none();
             if held || record.end(&job.run).is_some() {
+                cross(Point::JobConfirmed, record.folder());
                 return Ok(());
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -179,7 +187,11 @@ impl JobsPort for Jobs {
             return Ok(());
         }
         match try_lock(&record, FlockArg::LockExclusiveNonblock).map_err(failed("forget", name))? {
-            Some(_lock) => std::fs::remove_dir_all(record.folder()).map_err(failed("forget", name)),
+            Some(_lock) => {
+                std::fs::remove_dir_all(record.folder()).map_err(failed("forget", name))?;
+                cross(Point::JobForgotten, record.folder());
+                Ok(())
+            }
             None => Err(Failure::new(Cause::Internal, format!("forget the job {name}"), "it still runs")),
         }
     }

@@ -9,6 +9,7 @@
 //! | `end.json` | how it ended; written before the lock is released |
 
 use crate::adapters::durable;
+use crate::adapters::killpoint::{Point, cross};
 use kubestrap_core::ports::{JobEnd, JobSpec};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -101,6 +102,7 @@ impl Record {
                 _ => {}
             }
         }
+        cross(Point::JobCleared, &self.folder);
         self.write("spec.json", spec)
     }
 

@@ -2,6 +2,7 @@
 
 use super::record::{Record, Spec};
 use super::try_lock;
+use crate::adapters::killpoint::{Point, cross};
 use kubestrap_core::ports::JobEnd;
 use nix::fcntl::FlockArg;
 use nix::sys::signal::{Signal, killpg};
@@ -22,27 +23,35 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Runs the job recorded in `folder` as run `run`, to its end. Does nothing when another run was begun meanwhile, or
 /// this one has ended: a wrapper may come late, after the agent that started it died.
 pub fn supervise(folder: &Path, run: &str) -> io::Result<()> {
+    cross(Point::WrapperStarted, folder);
     // A session of its own: the agent's terminal and its signals do not reach it. Fails only where it is done already.
     let _ = nix::unistd::setsid();
     let record = Record::at(folder.to_owned());
     let Some(_lock) = try_lock(&record, FlockArg::LockExclusive)? else { return Ok(()) };
+    cross(Point::WrapperLocked, folder);
     let spec = match record.spec()? {
         Some(spec) if spec.run == run && record.end(run).is_none() && !record.orphan_is_alive() => spec,
         _ => return Ok(()),
     };
     let end = match start(&record, &spec) {
         Ok(child) => {
+            cross(Point::WrapperChildStarted, folder);
             record.write_child(child.id())?;
+            cross(Point::WrapperChildNoted, folder);
             conclude(child, Duration::from_secs(spec.deadline_s), &record)?
         }
         Err(error) => JobEnd::NotStarted(format!("{}: {error}", spec.argv.first().map_or("", String::as_str))),
     };
-    record.write_end(run, &end)
+    cross(Point::WrapperChildEnded, folder);
+    record.write_end(run, &end)?;
+    cross(Point::WrapperEndNoted, folder);
+    Ok(())
 }
 
 fn start(record: &Record, spec: &Spec) -> io::Result<Child> {
     let (program, arguments) = spec.argv.split_first().ok_or_else(|| io::Error::other("the job has no program"))?;
     let output = record.open_output()?;
+    cross(Point::WrapperOutputOpened, record.folder());
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
     command.env_clear().envs(&spec.environment);

@@ -13,6 +13,7 @@
 
 use super::{check_key, check_prefix, check_size, too_large};
 use crate::adapters::durable::{self, Draft};
+use crate::adapters::killpoint::{Point, cross};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
@@ -87,9 +88,13 @@ impl FolderStore {
             Some(NOT_FOLLOWED) => no_object(format!("lock {}", path.display()), &format!("it {LINK}")),
             _ => failed(error),
         })?;
+        cross(Point::StoreLockOpened, &path);
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(file),
+                Ok(()) => {
+                    cross(Point::StoreLocked, &path);
+                    return Ok(file);
+                }
                 Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
@@ -98,14 +103,18 @@ impl FolderStore {
 
     async fn replace(&self, place: &Path, body: &[u8], version: &ETag) -> Outcome<Written> {
         let failed = |error: io::Error| durable::failure(format!("write {}", place.display()), &error);
-        let _lock = self.lock().await?;
+        let lock = self.lock().await?;
         match read(place)? {
             Some(object) if object.etag == *version => {}
             _ => return Ok(Written::Refused),
         }
+        cross(Point::StoreCompared, place);
         let draft = Draft::beside(place, body, 0o600).map_err(failed)?;
         // From here on an error does not tell whether the new content is there, or will be after a power loss.
         let done = draft.replace(place).and_then(|()| durable::sync_folder(durable::folder_of(place)));
+        cross(Point::StoreReplaced, place);
+        drop(lock);
+        cross(Point::StoreReleased, place);
         Ok(done.map_or_else(|error| Written::Unknown(failed(error)), |()| Written::Stored(etag(body))))
     }
 
@@ -120,6 +129,7 @@ impl FolderStore {
             Err(error) => return Err(failed(error)),
         }
         let synced = durable::sync_folder(folder);
+        cross(Point::StoreCreated, place);
         Ok(synced.map_or_else(|error| Written::Unknown(failed(error)), |()| Written::Stored(etag(body))))
     }
 }
@@ -154,7 +164,9 @@ impl Objects for FolderStore {
             Some(_) => {}
         }
         std::fs::remove_file(&place).map_err(failed)?;
+        cross(Point::StoreDeleted, &place);
         let synced = durable::sync_folder(durable::folder_of(&place));
+        cross(Point::StoreDeleteSynced, &place);
         Ok(synced.map_or_else(|error| Deleted::Unknown(failed(error)), |()| Deleted::Done))
     }
 
