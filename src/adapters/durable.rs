@@ -46,7 +46,7 @@ impl Draft {
     /// Writes and syncs a file beside `target`, whose folder must exist. The mode is set before the first byte.
     pub fn beside(target: &Path, body: &[u8], mode: u32) -> io::Result<Draft> {
         let folder = folder_of(target);
-        sweep(folder);
+        sweep(folder, LEFT_BEHIND);
         let path = folder.join(temporary_name());
         // Made unreadable for others whatever the umask is; then exactly the mode that was asked for.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
@@ -141,12 +141,25 @@ fn temporary_name() -> OsString {
     format!("{TEMPORARY}{:x}-{count:x}-{nanos:x}", std::process::id()).into()
 }
 
-/// Removes what killed writers left in the folder. Best effort: it is about space and tidiness only.
-fn sweep(folder: &Path) {
+/// Removes the temporary files of killed writers in a folder and below it, `except` one folder. The caller knows that
+/// nobody writes there now: no writer is spared for its youth. They may hold what was secret, a join token for example,
+/// and a folder that is written to once would keep them for ever.
+pub fn sweep_dead(folder: &Path, except: &Path) {
+    sweep(folder, Duration::ZERO);
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        if entry.path() != except {
+            sweep_dead(&entry.path(), except);
+        }
+    }
+}
+
+/// Removes what killed writers left in the folder and is at least `age` old. Best effort: an error is no reason to fail.
+fn sweep(folder: &Path, age: Duration) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten().filter(|entry| is_temporary(&entry.file_name().to_string_lossy())) {
-        let age = entry.metadata().and_then(|data| data.modified()).map(|at| at.elapsed().unwrap_or_default());
-        if age.is_ok_and(|age| age > LEFT_BEHIND) {
+        let written = entry.metadata().and_then(|data| data.modified());
+        if written.is_ok_and(|at| at.elapsed().unwrap_or_default() >= age) {
             let _ = std::fs::remove_file(entry.path());
         }
     }

@@ -1,6 +1,7 @@
 //! The state directory: one process at a time.
 
 use super::{Global, trust};
+use crate::adapters::durable;
 use crate::adapters::killpoint::{Point, cross};
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use nix::errno::Errno;
@@ -10,6 +11,8 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+/// The records of jobs, which have locks of their own: a wrapper may be writing there.
+const JOBS: &str = "/var/lib/kubestrap/jobs";
 /// Locked for as long as an agent lives; removed by nobody.
 const LOCK: &str = "/var/lib/kubestrap/lock";
 
@@ -41,6 +44,7 @@ impl Lock {
                     (&*lock).write_all(std::process::id().to_string().as_bytes())
                 });
                 cross(Point::StateLockNamed, &path);
+                durable::sweep_dead(durable::folder_of(&path), &global.below_root(Path::new(JOBS)));
                 Ok(Lock(lock))
             }
             Err((_, Errno::EWOULDBLOCK)) => {

@@ -94,8 +94,9 @@ impl Record {
         self.folder.join("lock")
     }
 
-    /// Begins a run: what is known of the one before is gone, and the spec is durable.
+    /// Begins a run: what is known of the one before is gone, and the spec is durable. The caller holds the lock.
     pub fn begin(&self, spec: &Spec) -> io::Result<()> {
+        durable::sweep_dead(&self.folder, Path::new(""));
         for name in ["end.json", "child.json", "output"] {
             match std::fs::remove_file(self.folder.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
