@@ -2,8 +2,9 @@
 //!
 //! A job is run by a wrapper, which is this program again (`kubestrap job --dir DIR --run RUN`). The wrapper holds a
 //! lock for as long as the job runs, so *running* is "the lock is held": no pid can be reused, and after a reboot nobody
-//! holds it. It writes how the job ended before it lets go. With systemd the wrapper is a transient unit, outside the
-//! agent's own control group and sandbox; without, it is a process of its own session.
+//! holds it. The program has the lock too, as its standard input: it is seen to run whenever its wrapper is killed, also
+//! between its start and the note of its pid. The wrapper writes how the job ended before it lets go. With systemd it is
+//! a transient unit, outside the agent's own control group and sandbox; without, it is a process of its own session.
 
 mod record;
 mod supervise;
@@ -93,7 +94,7 @@ fn runs_as_root() -> bool {
 
 /// Takes the lock of a job, or tells that it is held.
 fn try_lock(record: &Record, arg: FlockArg) -> io::Result<Option<Flock<File>>> {
-    let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(record.lock());
+    let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(record.lock());
     let file = match open {
         Err(error) if durable::is_missing(&error) => return Ok(None),
         opened => opened?,

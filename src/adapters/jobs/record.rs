@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `lock` | held (flock) by the wrapper while the job runs |
+//! | `lock` | held (flock) by the wrapper and its program while the job runs |
 //! | `spec.json` | which run, what it executes; written before it starts |
 //! | `child.json` | the program's pid and start time, should the wrapper be killed |
 //! | `output` | both streams of the program; mode 0600, for kubeadm prints secrets |

@@ -7,10 +7,11 @@ use kubestrap_core::ports::JobEnd;
 use nix::fcntl::FlockArg;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use std::fs::File;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -27,13 +28,13 @@ pub fn supervise(folder: &Path, run: &str) -> io::Result<()> {
     // A session of its own: the agent's terminal and its signals do not reach it. Fails only where it is done already.
     let _ = nix::unistd::setsid();
     let record = Record::at(folder.to_owned());
-    let Some(_lock) = try_lock(&record, FlockArg::LockExclusive)? else { return Ok(()) };
+    let Some(lock) = try_lock(&record, FlockArg::LockExclusive)? else { return Ok(()) };
     cross(Point::WrapperLocked, folder);
     let spec = match record.spec()? {
         Some(spec) if spec.run == run && record.end(run).is_none() && !record.orphan_is_alive() => spec,
         _ => return Ok(()),
     };
-    let end = match start(&record, &spec) {
+    let end = match start(&record, &spec, lock.try_clone()?) {
         Ok(child) => {
             cross(Point::WrapperChildStarted, folder);
             record.write_child(child.id())?;
@@ -48,12 +49,15 @@ pub fn supervise(folder: &Path, run: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn start(record: &Record, spec: &Spec) -> io::Result<Child> {
+/// `lock` becomes the program's standard input, an empty file: should we be killed at any moment, the job's lock is held
+/// until the program has ended. Otherwise there would be a moment in which nobody knows of it, and a second one would be
+/// started beside it. What the program leaves running does not hold it longer than us: letting go of it is explicit.
+fn start(record: &Record, spec: &Spec, lock: File) -> io::Result<Child> {
     let (program, arguments) = spec.argv.split_first().ok_or_else(|| io::Error::other("the job has no program"))?;
     let output = record.open_output()?;
     cross(Point::WrapperOutputOpened, record.folder());
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
+    command.args(arguments).stdin(lock).stdout(output.try_clone()?).stderr(output).process_group(0);
     command.env_clear().envs(&spec.environment);
     command.spawn()
 }
