@@ -35,15 +35,18 @@ impl Reset {
         let _lock = Lock::take(global)?;
         let node = compose::node(global, Rc::new(Open), Rc::<Log>::default()).await?;
         let plan = operator::plan_reset(&node, self.force)?;
-        if plan.traces.is_empty() {
+        if !plan.is_needed() {
             print("Nothing to do: this machine carries no Kubernetes state.\n")?;
             return Ok(ExitCode::Done);
         }
-        let warning = format!(
-            "{}.\nThis runs `kubeadm reset`, which stops its containers and removes:\n  {}",
-            plan.story,
-            plan.traces.join("\n  ")
-        );
+        let warning = match plan.traces.is_empty() {
+            true => format!("{}.\nA reset of it was interrupted; this runs `kubeadm reset` again.", plan.story),
+            false => format!(
+                "{}.\nThis runs `kubeadm reset`, which stops its containers and removes:\n  {}",
+                plan.story,
+                plan.traces.join("\n  ")
+            ),
+        };
         confirm("reset this machine", &warning, &node.identity.node_name, self.yes.as_deref())?;
         operator::carry_out_reset(&node, plan).await?;
         print("Reset. The next `kubestrap run` begins a new attempt.\n")?;

@@ -45,11 +45,18 @@ pub fn unlock_warning(register: &Register) -> String {
 
 /// What `kubestrap reset` would destroy, with the proof that it may; the refusal otherwise.
 pub struct ResetPlan {
-    /// Every trace that goes.
+    /// Every trace that goes; none when only the end of an earlier reset is missing.
     pub traces: Vec<String>,
     /// Whether an attempt is recorded, and what became of it.
     pub story: String,
     proof: Option<ResetProof>,
+}
+
+impl ResetPlan {
+    /// Whether there is anything to do.
+    pub fn is_needed(&self) -> bool {
+        self.proof.is_some()
+    }
 }
 
 /// Reads what a reset would destroy. `force` lets an operator reset a node that was completed or committed; state that
@@ -64,7 +71,10 @@ pub fn plan_reset(node: &Node, force: bool) -> Outcome<ResetPlan> {
         Some(a) => format!("attempt {} for cluster {} did not end", a.id, a.uid),
     };
     let traces = machine.traces.clone();
-    if machine.is_clean() {
+    // A reset that was killed may have cleaned the machine: it is not done before the journal says so. Until then the
+    // journal tells of a node that is not there, and `run` refuses.
+    let interrupted = attempt.as_ref().is_some_and(|attempt| attempt.resetting);
+    if machine.is_clean() && !interrupted {
         return Ok(ResetPlan { traces, story, proof: None });
     }
     let proof = if force {
@@ -78,7 +88,7 @@ pub fn plan_reset(node: &Node, force: bool) -> Outcome<ResetPlan> {
     Ok(ResetPlan { traces, story, proof: Some(proof) })
 }
 
-/// Carries the reset out; nothing happens on a clean machine. The next `run` begins a new attempt.
+/// Carries the reset out; nothing happens when it is not needed. The next `run` begins a new attempt.
 pub async fn carry_out_reset(node: &Node, plan: ResetPlan) -> Outcome<()> {
     match plan.proof {
         Some(proof) => reset::reset(node, proof).await,
