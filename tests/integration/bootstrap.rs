@@ -15,7 +15,7 @@ const SECRET_FILES: &[&str] = &[
     "/var/lib/etcd/standin.json",
 ];
 
-fn has_no_secret_left(machine: &Machine) {
+pub fn has_no_secret_left(machine: &Machine) {
     assert!(!machine.has("/etc/kubernetes/bootstrap-kubelet.conf"), "the bootstrap token is still on the disk");
     for document in ["init", "join"] {
         let path = format!("/var/lib/kubestrap/kubeadm/{document}.yaml");

@@ -18,6 +18,7 @@ mod ec2;
 mod endless;
 mod foreign;
 mod hostile;
+mod kill_points;
 mod masters;
 mod pages;
 mod s3;
