@@ -18,8 +18,8 @@ mod run;
 mod state;
 mod status;
 mod token;
-mod trust;
 mod trace_file;
+mod trust;
 mod unlock;
 
 use crate::observe::logs::{self, LogFormat};
