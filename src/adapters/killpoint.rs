@@ -105,8 +105,12 @@ mod armed {
         if dies && std::env::var_os(PARENT).is_some() {
             let _ = kill(Pid::parent(), Signal::SIGKILL);
         }
-        while dies {
+        if dies {
             let _ = kill(Pid::this(), Signal::SIGKILL);
+            // SIGKILL cannot be caught; this is for the instant in which it is on its way.
+            loop {
+                std::thread::park();
+            }
         }
     }
 

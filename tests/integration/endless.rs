@@ -9,6 +9,11 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+/// What a peer answers to a request.
+type Answer = fn(&str) -> Reply;
+/// The same, with something that it remembers.
+type BoxedAnswer = Box<dyn Fn(&str) -> Reply + Send + Sync>;
+
 /// For all that is not a file: heap and stacks of all threads, in KiB. An agent at work over S3 needs some 20 MiB.
 const MEMORY_KIB: u32 = 64 * 1024;
 /// A file that nobody could read into memory.
@@ -147,7 +152,7 @@ fn objects_without_an_end_in_a_folder() {
 #[test]
 fn answers_of_the_metadata_service_without_an_end() {
     const TOKEN: &str = "x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n";
-    let answers: [(&str, fn(&str) -> Reply); 3] = [
+    let answers: [(&str, Answer); 3] = [
         ("api/token", |_| Reply::endless("200 OK", TOKEN, "x")),
         ("user-data", |request| match request.starts_with("PUT") {
             true => Reply::whole("200 OK", TOKEN, "token"),
@@ -189,7 +194,7 @@ fn parts(count: usize, encoding: &str, body: &str) -> Vec<u8> {
 
 /// A list of lists of lists, by aliases: some 11,000 values in 200 bytes.
 fn laughter() -> String {
-    let ten = |of: &str| vec![of; 10].join(",");
+    let ten = |of: &str| [of; 10].join(",");
     format!("a: &a [{}]\nb: &b [{}]\nc: &c [{}]\nd: [{}]\n", ten("1"), ten("*a"), ten("*b"), ten("*c"))
 }
 
@@ -238,7 +243,7 @@ fn configuration_without_an_end() {
 fn answers_of_the_api_server_without_an_end() {
     let (_world, master) = World::established();
     let long = format!("{{\"kind\":\"Status\",\"message\":\"{}\"}}", "no ".repeat(1_000_000));
-    let answers: [Box<dyn Fn(&str) -> Reply + Send + Sync>; 4] = [
+    let answers: [BoxedAnswer; 4] = [
         Box::new(|_| Reply::endless("200 OK", "", "x")),
         Box::new(|_| Reply::endless("500 Internal Server Error", "", "x")),
         Box::new(|_| Reply::endless_head("x-more: of the same\r\n")),
