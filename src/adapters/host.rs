@@ -10,9 +10,6 @@ use std::path::{Path, PathBuf};
 /// address of the default route; no packet is sent.
 const FAR_AWAY: [(&str, &str); 2] = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
 
-/// Changes with every boot (proc(5)).
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
 /// This machine.
 #[derive(Debug)]
 pub struct Machine {
@@ -59,16 +56,15 @@ impl Host for Machine {
         Ok(None)
     }
 
-    fn boot_id(&self) -> Outcome<String> {
-        boot_id()
+    fn program(&self) -> Outcome<PathBuf> {
+        let attempted = "find the file of this program";
+        let path =
+            std::env::current_exe().map_err(|error| Failure::new(Cause::FileAccess, attempted, error.to_string()))?;
+        // An upgrade replaces the file; Linux then calls ours "... (deleted)", and what is at its path is the new one.
+        let text = path.to_string_lossy();
+        let path = PathBuf::from(text.strip_suffix(" (deleted)").unwrap_or(&text));
+        Ok(path.strip_prefix(&self.root).map_or(path.clone(), |below| Path::new("/").join(below)))
     }
-}
-
-/// The kernel's boot id.
-pub fn boot_id() -> Outcome<String> {
-    let text = std::fs::read_to_string(BOOT_ID)
-        .map_err(|error| Failure::new(Cause::FileAccess, format!("read {BOOT_ID}"), error.to_string()))?;
-    Ok(text.trim().to_owned())
 }
 
 fn source_address(from: &str, to: &str) -> std::io::Result<IpAddr> {
@@ -102,11 +98,12 @@ mod tests {
     }
 
     #[test]
-    fn the_boot_id_is_a_uuid_and_stays() {
-        let machine = Machine::new("/");
-        let id = machine.boot_id().expect("boot id");
-        assert!(uuid::Uuid::parse_str(&id).is_ok(), "{id}");
-        assert_eq!(machine.boot_id(), Ok(id));
+    fn the_program_is_this_one_as_the_node_sees_it() {
+        let own = std::env::current_exe().expect("a path");
+        assert_eq!(Machine::new("/").program(), Ok(own.clone()));
+        let name = Path::new("/").join(own.file_name().expect("a name"));
+        assert_eq!(Machine::new(own.parent().expect("a folder")).program(), Ok(name));
+        assert_eq!(Machine::new("/elsewhere").program(), Ok(own));
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! tokio current-thread runtime.
 
 pub mod aws;
+pub mod cloud;
 pub mod cluster;
 pub mod durable;
+pub mod ecr;
 pub mod files;
 pub mod host;
 pub mod imds;
@@ -16,8 +18,10 @@ pub mod memory;
 pub mod net;
 pub mod objects;
 pub mod time;
+pub mod token_cache;
 
-use self::aws::{Aws, Ec2};
+use self::aws::Aws;
+use self::cloud::{AwsCloud, Endpoints};
 use self::cluster::Api;
 use self::files::Disk;
 use self::host::Machine;
@@ -94,7 +98,7 @@ pub fn ports(settings: &Settings, opts: &Opts) -> Outcome<Ports> {
         files: early.files,
         jobs: early.jobs,
         metadata: early.metadata,
-        cloud: Rc::new(Ec2::new(aws, settings.ec2_endpoint.clone())),
+        cloud: Rc::new(AwsCloud::new(aws, Endpoints { ec2: settings.ec2_endpoint.clone(), ..Endpoints::default() })),
         cluster: Rc::new(Api::new(names, &opts.root)),
         host: early.host,
         time: early.time,

@@ -8,6 +8,9 @@ mod compose;
 mod config_verb;
 mod confirm;
 mod doctor;
+mod ecr;
+mod ecr_login;
+mod ecr_provider;
 mod exit_codes;
 mod job;
 mod last_word;
@@ -54,6 +57,8 @@ Examples:
   kubestrap plan                   what `run` would do here, and why; changes nothing
   kubestrap run                    the service: become a node if needed, then stay a good one
   kubestrap status --cluster       all nodes of the cluster, as they report themselves
+  kubestrap ecr token --registry HOST
+                                   does ECR give this machine a login, and for how long?
   kubestrap status --cluster --store s3://acme-clusters/k8s --cluster-name prod
                                    the same from a laptop without any configuration
 
@@ -119,6 +124,9 @@ enum Verb {
     Reset(reset::Reset),
     Token(token::Token),
     Cluster(cluster::ClusterVerb),
+    Ecr(ecr::Ecr),
+    #[command(hide = true)]
+    EcrCredentialProvider(ecr_provider::EcrProvider),
     Completions(completions::Completions),
     ExitCodes(exit_codes::ExitCodes),
     #[command(hide = true)]
@@ -127,6 +135,9 @@ enum Verb {
 
 /// Reads the command line, carries it out, and says how it ended.
 pub fn main() -> ExitCode {
+    if let Some(code) = ecr_provider::early() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -144,9 +155,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Outcome<ExitCode> {
-    // A supervisor of a job outlives us; it has no log and no runtime of its own.
-    if let Verb::Job(job) = cli.verb {
-        return job.run();
+    match cli.verb {
+        // A supervisor of a job outlives us; it has no log and no runtime of its own.
+        Verb::Job(job) => return job.run(),
+        // These make a runtime when they need one.
+        Verb::Ecr(ecr) => return ecr.run(),
+        Verb::EcrCredentialProvider(provider) => return provider.run(),
+        _ => {}
     }
     let screen = Screen::stderr();
     logs::init(cli.global.log, &screen)?;
@@ -174,6 +189,8 @@ async fn dispatch(verb: Verb, global: &Global, screen: &Screen) -> Outcome<ExitC
         Verb::Reset(verb) => verb.run(global).await,
         Verb::Token(verb) => verb.run(global).await,
         Verb::Cluster(verb) => verb.run(global).await,
+        Verb::Ecr(verb) => verb.run(),
+        Verb::EcrCredentialProvider(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),
         Verb::ExitCodes(verb) => verb.run(),
         Verb::Job(verb) => verb.run(),

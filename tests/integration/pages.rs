@@ -31,6 +31,9 @@ fn help_of_every_verb() {
         &["token", "rotate"],
         &["cluster"],
         &["cluster", "retire"],
+        &["ecr"],
+        &["ecr", "token"],
+        &["ecr-credential-provider"],
         &["completions"],
         &["exit-codes"],
     ];

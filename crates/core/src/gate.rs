@@ -55,10 +55,11 @@ methods! {
     MetadataGet "metadata.get",
     CloudInstances "cloud.instances",
     CloudCredentials "cloud.credentials",
+    CloudRegistryToken "cloud.registry_token",
     ClusterCall "cluster.call",
     HostHostname "host.hostname",
     HostDefaultAddress "host.default_address",
-    HostBootId "host.boot_id",
+    HostProgram "host.program",
 }
 
 /// One call to a port.

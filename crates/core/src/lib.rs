@@ -9,6 +9,7 @@
 
 pub mod config;
 pub mod duties;
+pub mod ecr;
 pub mod engine;
 pub mod gate;
 pub mod identity;

@@ -268,6 +268,33 @@ pub struct InstanceInfo {
     pub hop_limit: Option<i32>,
 }
 
+/// What is asked of ECR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRequest {
+    /// Which ECR.
+    pub api: crate::ecr::host::Api,
+    /// As whom; `None` is this machine's own credentials.
+    pub role: Option<WebIdentity>,
+}
+
+/// A role that a token of another issuer opens (AssumeRoleWithWebIdentity).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebIdentity {
+    /// Its ARN.
+    pub role: String,
+    /// The token.
+    pub token: Secret,
+}
+
+/// ECR's answer, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryToken {
+    /// Base64 of `AWS:password`; empty when the answer had none.
+    pub authorization: Secret,
+    /// When it ends, if it was said.
+    pub expires_at: Option<Timestamp>,
+}
+
 /// The cloud's API.
 #[async_trait(?Send)]
 pub trait Cloud {
@@ -276,6 +303,8 @@ pub trait Cloud {
     async fn instances(&self, region: &str, ids: &[String]) -> Outcome<Vec<InstanceInfo>>;
     /// Whether credentials can be found at all, and of what kind; never the credentials.
     async fn credentials(&self) -> Outcome<String>;
+    /// GetAuthorizationToken of ECR or ECR Public.
+    async fn registry_token(&self, request: &TokenRequest) -> Outcome<RegistryToken>;
 }
 
 /// How to speak to an API server.
@@ -323,8 +352,8 @@ pub trait Host {
     fn hostname(&self) -> Outcome<String>;
     /// The source address of the default route (IPv4 first, then IPv6); `None` without one.
     fn default_address(&self) -> Outcome<Option<IpAddr>>;
-    /// Changes with every boot.
-    fn boot_id(&self) -> Outcome<String>;
+    /// The absolute path of this program's own file, below the root when there is one: what others are to start.
+    fn program(&self) -> Outcome<PathBuf>;
 }
 
 /// Time and chance. Not gated: it changes nothing outside.

@@ -6,13 +6,13 @@ use crate::model::secret::Secret;
 use crate::node::Observer;
 use crate::ports::{
     Access, ApiAnswer, ApiRequest, Cloud, Cluster, Condition, Deleted, ETag, ExpiryRule, FileInfo, Files, Host,
-    InstanceInfo, JobSpec, JobState, Jobs, KeyPage, Metadata, MetadataAnswer, Objects, Reading, Time, ToolOutput,
-    Written,
+    InstanceInfo, JobSpec, JobState, Jobs, KeyPage, Metadata, MetadataAnswer, Objects, Reading, RegistryToken, Time,
+    TokenRequest, ToolOutput, Written,
 };
 use async_trait::async_trait;
 use std::cell::Cell;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -230,6 +230,11 @@ impl Cloud for Gated {
     async fn credentials(&self) -> Outcome<String> {
         self.go(reads(Method::CloudCredentials, "", Some(CLOUD_DEADLINE)), self.ports.cloud.credentials()).await
     }
+
+    async fn registry_token(&self, request: &TokenRequest) -> Outcome<RegistryToken> {
+        let call = reads(Method::CloudRegistryToken, request.api.to_string(), Some(CLOUD_DEADLINE));
+        self.go(call, self.ports.cloud.registry_token(request)).await
+    }
 }
 
 #[async_trait(?Send)]
@@ -259,7 +264,7 @@ impl Host for Gated {
         self.go_sync(&reads(Method::HostDefaultAddress, "", None), || self.ports.host.default_address())
     }
 
-    fn boot_id(&self) -> Outcome<String> {
-        self.go_sync(&reads(Method::HostBootId, "", None), || self.ports.host.boot_id())
+    fn program(&self) -> Outcome<PathBuf> {
+        self.go_sync(&reads(Method::HostProgram, "", None), || self.ports.host.program())
     }
 }

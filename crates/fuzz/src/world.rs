@@ -9,14 +9,14 @@ use kubestrap_core::model::secret::Secret;
 use kubestrap_core::node::Silent;
 use kubestrap_core::ports::{
     ApiAnswer, ApiRequest, Cloud, Cluster, Condition, Deleted, ETag, ExpiryRule, Fetched, FileInfo, FileKind, Files,
-    Host, InstanceInfo, JobSpec, JobState, Jobs, KeyPage, Metadata, MetadataAnswer, Object, Objects, Reading, Time,
-    ToolOutput, Written,
+    Host, InstanceInfo, JobSpec, JobState, Jobs, KeyPage, Metadata, MetadataAnswer, Object, Objects, Reading,
+    RegistryToken, Time, TokenRequest, ToolOutput, Written,
 };
 use kubestrap_core::world::{Ports, World};
 use std::cell::Cell;
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -155,6 +155,10 @@ impl Cloud for Echo {
     async fn credentials(&self) -> Outcome<String> {
         Ok("none".to_owned())
     }
+    async fn registry_token(&self, _request: &TokenRequest) -> Outcome<RegistryToken> {
+        let authorization = Secret::new(String::from_utf8_lossy(&self.bytes));
+        Ok(RegistryToken { authorization, expires_at: None })
+    }
 }
 
 #[async_trait(?Send)]
@@ -171,8 +175,8 @@ impl Host for Echo {
     fn default_address(&self) -> Outcome<Option<IpAddr>> {
         Ok(None)
     }
-    fn boot_id(&self) -> Outcome<String> {
-        Ok("fuzz".to_owned())
+    fn program(&self) -> Outcome<PathBuf> {
+        Ok(PathBuf::from("/usr/bin/kubestrap"))
     }
 }
 

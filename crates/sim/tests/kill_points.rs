@@ -13,7 +13,8 @@ const ELSEWHERE: &[(Method, &str)] = &[
     ),
     (Method::ObjectsExpiryRules, "`doctor` alone, which changes nothing"),
     (Method::CloudCredentials, "`doctor` alone, which changes nothing"),
-    (Method::HostBootId, "the adapter of jobs alone asks it: tests/integration drives it"),
+    (Method::HostProgram, "nobody asks yet"),
+    (Method::CloudRegistryToken, "the plugin alone, which is no node"),
     (Method::HostHostname, "before there is a node: nothing was begun, and the next start asks again"),
     (Method::HostDefaultAddress, "before there is a node: nothing was begun, and the next start asks again"),
 ];

@@ -56,6 +56,7 @@ mod tests {
     use super::super::tests::Texts;
     use super::*;
     use std::net::IpAddr;
+    use std::path::PathBuf;
 
     struct Machine(&'static str, Option<IpAddr>);
 
@@ -66,8 +67,8 @@ mod tests {
         fn default_address(&self) -> Outcome<Option<IpAddr>> {
             Ok(self.1)
         }
-        fn boot_id(&self) -> Outcome<String> {
-            Ok("boot".to_owned())
+        fn program(&self) -> Outcome<PathBuf> {
+            Ok(PathBuf::from("/usr/bin/kubestrap"))
         }
     }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kubestrap_core::model::cause::Outcome;
 use kubestrap_core::ports::{Host, Time};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[async_trait(?Send)]
@@ -40,8 +41,7 @@ impl Host for Desk {
         Ok(Some(self.universe.machines[self.machine].identity.address))
     }
 
-    fn boot_id(&self) -> Outcome<String> {
-        let boots = self.universe.machines[self.machine].state.borrow().boots;
-        Ok(format!("00000000-0000-4000-8000-{:06x}{boots:06x}", self.machine))
+    fn program(&self) -> Outcome<PathBuf> {
+        Ok(PathBuf::from("/usr/bin/kubestrap"))
     }
 }

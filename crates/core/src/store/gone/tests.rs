@@ -6,7 +6,8 @@ use crate::model::register::Register;
 use crate::model::secret::Secret;
 use crate::node::Silent;
 use crate::ports::{
-    ApiAnswer, ApiRequest, Cloud, Cluster, Host, JobSpec, JobState, Jobs, Metadata, MetadataAnswer, ToolOutput,
+    ApiAnswer, ApiRequest, Cloud, Cluster, Host, JobSpec, JobState, Jobs, Metadata, MetadataAnswer, RegistryToken,
+    TokenRequest, ToolOutput,
 };
 use crate::store::fake::{Lab, OneFile, etag_of, run};
 use crate::testing::{identity, settings};
@@ -14,6 +15,7 @@ use crate::world::{Ports, World};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -157,6 +159,9 @@ impl Cloud for Ec2Says {
     async fn credentials(&self) -> Outcome<String> {
         refused()
     }
+    async fn registry_token(&self, _: &TokenRequest) -> Outcome<RegistryToken> {
+        refused()
+    }
 }
 
 #[async_trait(?Send)]
@@ -205,7 +210,7 @@ impl Host for Ec2Says {
     fn default_address(&self) -> Outcome<Option<IpAddr>> {
         refused()
     }
-    fn boot_id(&self) -> Outcome<String> {
+    fn program(&self) -> Outcome<PathBuf> {
         refused()
     }
 }

@@ -1,0 +1,10 @@
+//! ECR credentials: which hosts are ECR's, what the kubelet's plugin is asked and answers, and how long a login lives.
+//!
+//! Pure decisions, and the one operation that asks ECR ([`fetch`]). The plugin and the agent use the same.
+
+pub mod cache;
+pub mod fetch;
+pub mod host;
+pub mod image;
+pub mod plugin;
+pub mod token;

@@ -1,0 +1,170 @@
+//! The cloud's API by the AWS SDKs: EC2 here, ECR in [`super::ecr`].
+
+use crate::adapters::aws::{Aws, Refusal, credentials_cause, refusal};
+use crate::adapters::ecr;
+use crate::adapters::net;
+use async_trait::async_trait;
+use aws_config::Region;
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_ec2::types::Filter;
+use kubestrap_core::model::cause::{Cause, Failure, Outcome};
+use kubestrap_core::ports::{Cloud, InstanceInfo, RegistryToken, TokenRequest};
+use std::rc::Rc;
+
+/// Base URLs of services that are not at their usual place; `None` leaves it to the SDK, which knows
+/// `AWS_ENDPOINT_URL` and its kin.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoints {
+    /// EC2.
+    pub ec2: Option<String>,
+    /// ECR, of private registries.
+    pub ecr: Option<String>,
+    /// STS.
+    pub sts: Option<String>,
+}
+
+/// AWS.
+pub struct AwsCloud {
+    aws: Rc<Aws>,
+    endpoints: Endpoints,
+}
+
+impl AwsCloud {
+    /// Nothing is read or connected before the first call.
+    pub fn new(aws: Rc<Aws>, endpoints: Endpoints) -> Self {
+        AwsCloud { aws, endpoints }
+    }
+}
+
+#[async_trait(?Send)]
+impl Cloud for AwsCloud {
+    async fn instances(&self, region: &str, ids: &[String]) -> Outcome<Vec<InstanceInfo>> {
+        // Without a filter EC2 would describe the whole account.
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let attempted = format!("describe {} in {region}", ids.join(", "));
+        let mut config = aws_sdk_ec2::config::Builder::from(self.aws.config().await?);
+        config = config.region(Region::new(region.to_owned()));
+        config.set_endpoint_url(self.endpoints.ec2.clone());
+        let client = aws_sdk_ec2::Client::from_conf(config.build());
+        let filter = Filter::builder().name("instance-id").set_values(Some(ids.to_vec())).build();
+        let mut found = Vec::new();
+        let mut page = None;
+        loop {
+            let request = client.describe_instances().filters(filter.clone()).set_next_token(page);
+            let answer = request.send().await.map_err(|error| denied(&refusal(error), &attempted))?;
+            for reservation in answer.reservations() {
+                let account = reservation.owner_id().unwrap_or_default();
+                found.extend(reservation.instances().iter().filter_map(|instance| describe(account, instance)));
+            }
+            match answer.next_token {
+                Some(next) if !next.is_empty() => page = Some(next),
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    async fn credentials(&self) -> Outcome<String> {
+        let attempted = "find AWS credentials";
+        let config = self.aws.config().await?;
+        let provider = config
+            .credentials_provider()
+            .ok_or_else(|| Failure::new(Cause::NoCredentials, attempted, "the SDK has no provider"))?;
+        let found = provider.provide_credentials().await.map_err(|error| {
+            let cause = credentials_cause(&error).unwrap_or(Cause::NoCredentials);
+            Failure::new(cause, attempted, net::explain(&error).detail)
+        })?;
+        let form = if found.session_token().is_some() { "temporary" } else { "long-lived" };
+        Ok(format!("{form} credentials, found by {}", provider_name(&found)))
+    }
+
+    async fn registry_token(&self, request: &TokenRequest) -> Outcome<RegistryToken> {
+        ecr::registry_token(self.aws.config().await?, &self.endpoints, request).await
+    }
+}
+
+/// Which provider they came from, out of their `Debug` form, which hides the secrets; the SDK has no accessor.
+fn provider_name(credentials: &aws_credential_types::Credentials) -> String {
+    let text = format!("{credentials:?}");
+    let name = text.split_once("provider_name: \"").and_then(|(_, rest)| rest.split_once('"'));
+    name.map_or("a provider without a name", |(name, _)| name).to_owned()
+}
+
+fn denied(refusal: &Refusal, attempted: &str) -> Failure {
+    let failure = refusal.failure(attempted, Cause::CloudUnavailable);
+    if failure.cause == Cause::AccessDenied {
+        return failure.advise("grant ec2:DescribeInstances to this machine's role");
+    }
+    failure
+}
+
+fn describe(account: &str, instance: &aws_sdk_ec2::types::Instance) -> Option<InstanceInfo> {
+    Some(InstanceInfo {
+        instance_id: instance.instance_id()?.to_owned(),
+        account: account.to_owned(),
+        state: instance.state()?.name()?.as_str().to_owned(),
+        hop_limit: instance.metadata_options().and_then(|options| options.http_put_response_hop_limit()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::net::Names;
+
+    #[test]
+    fn the_kind_of_credentials_is_told_and_nothing_else() {
+        let found = aws_credential_types::Credentials::new("AKIAX", "hunter2", None, None, "Environment");
+        assert_eq!(provider_name(&found), "Environment");
+    }
+
+    /// moto's server answers for every service at one address.
+    #[test]
+    fn ec2_tells_what_it_knows_and_leaves_out_what_it_does_not() {
+        let Some(endpoint) = std::env::var("KUBESTRAP_TEST_S3").ok().filter(|url| !url.is_empty()) else {
+            println!("skipped: KUBESTRAP_TEST_S3 is not set (cargo xtask test sets it)");
+            return;
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let aws = Rc::new(Aws::with_credentials(&Names::default(), "eu-west-1"));
+            let config = aws_sdk_ec2::config::Builder::from(aws.config().await.expect("config"));
+            let client = aws_sdk_ec2::Client::from_conf(config.endpoint_url(&endpoint).build());
+            let made = client.run_instances().image_id("ami-12c6146b").min_count(1).max_count(1).send().await;
+            let made = made.expect("an instance").instances()[0].instance_id().expect("an id").to_owned();
+            let ec2 = AwsCloud::new(aws, Endpoints { ec2: Some(endpoint), ..Endpoints::default() });
+            let ids = [made.clone(), "i-0123456789abcdef0".to_owned()];
+            let found = ec2.instances("eu-west-1", &ids).await.expect("an answer");
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!((found[0].instance_id.as_str(), found[0].account.len()), (made.as_str(), 12));
+            assert!(["pending", "running"].contains(&found[0].state.as_str()), "{found:?}");
+            assert_eq!(ec2.instances("eu-central-1", &ids).await, Ok(Vec::new()), "another region");
+            assert_eq!(ec2.instances("eu-west-1", &[]).await, Ok(Vec::new()), "never the whole account");
+            assert_eq!(ec2.credentials().await, Ok("long-lived credentials, found by Test".to_owned()));
+        });
+    }
+
+    /// The whole default chain, with nobody at the metadata address.
+    #[test]
+    fn without_credentials_the_cause_says_so() {
+        let given = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"];
+        let home = std::env::var("HOME").unwrap_or_default();
+        let files = std::path::Path::new(&home).join(".aws").exists();
+        if files || given.iter().any(|name| std::env::var_os(name).is_some()) {
+            println!("skipped: this machine has AWS credentials of its own");
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("address");
+            let aws = Rc::new(Aws::new(Names::default(), format!("http://{closed}")));
+            let ec2 =
+                AwsCloud::new(aws, Endpoints { ec2: Some("http://127.0.0.1:9".to_owned()), ..Endpoints::default() });
+            let failure = ec2.credentials().await.expect_err("there are none");
+            assert_eq!(failure.cause, Cause::NoCredentials, "{failure}");
+            let failure = ec2.instances("eu-west-1", &["i-1".to_owned()]).await.expect_err("there are none");
+            assert_eq!(failure.cause, Cause::NoCredentials, "{failure}");
+        });
+    }
+}
