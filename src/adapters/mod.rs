@@ -98,11 +98,16 @@ pub fn ports(settings: &Settings, opts: &Opts) -> Outcome<Ports> {
         files: early.files,
         jobs: early.jobs,
         metadata: early.metadata,
-        cloud: Rc::new(AwsCloud::new(aws, Endpoints { ec2: settings.ec2_endpoint.clone(), ..Endpoints::default() })),
+        cloud: Rc::new(AwsCloud::new(aws, endpoints(settings))),
         cluster: Rc::new(Api::new(names, &opts.root)),
         host: early.host,
         time: early.time,
     })
+}
+
+fn endpoints(settings: &Settings) -> Endpoints {
+    let (ec2, ecr, sts) = (&settings.ec2_endpoint, &settings.ecr_endpoint, &settings.sts_endpoint);
+    Endpoints { ec2: ec2.clone(), ecr: ecr.clone(), sts: sts.clone() }
 }
 
 fn early(opts: &Opts, metadata: String, names: Names) -> EarlyPorts {

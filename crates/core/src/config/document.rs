@@ -41,6 +41,8 @@ pub struct Document {
     pub s3: Option<S3Part>,
     /// Endpoints of AWS.
     pub aws: Option<AwsPart>,
+    /// Credentials of ECR, Amazon's image registry.
+    pub ecr: Option<EcrPart>,
     /// Where metrics go.
     pub metrics: Option<MetricsPart>,
     /// At most this long between two reports to the store (default 5m).
@@ -184,6 +186,26 @@ pub struct AwsPart {
     pub metadata_endpoint: Option<String>,
     /// Base URL of EC2's API, for private endpoints.
     pub ec2_endpoint: Option<String>,
+    /// Base URL of ECR's API, for private endpoints.
+    pub ecr_endpoint: Option<String>,
+    /// Base URL of STS, for private endpoints; used where pods pull by a role of their own.
+    pub sts_endpoint: Option<String>,
+}
+
+/// Credentials of ECR: for the kubelet's pulls by its plugin, for containerd's own by the agent.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EcrPart {
+    /// Whether the node gets them (default: on EC2, and where registries or mirrors are listed).
+    pub enabled: Option<bool>,
+    /// More ECR hosts that the container runtime itself pulls from; on EC2 the one of the own account and region is known.
+    pub registries: Option<Vec<String>>,
+    /// Hosts that are given the login of an ECR registry, by host (`registry.example.com:5000`): mirrors and caches.
+    pub mirrors: Option<BTreeMap<String, String>>,
+    /// Audience of service account tokens, for example `sts.amazonaws.com`: pods then pull by their own role.
+    pub service_account_audience: Option<String>,
+    /// The folder of containerd's `config_path` (default `/etc/containerd/certs.d`).
+    pub certs_dir: Option<String>,
 }
 
 /// Where metrics go.

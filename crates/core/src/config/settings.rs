@@ -1,12 +1,13 @@
 //! Validated settings: what the rest of core reads. Made only by [`crate::config`]'s validation.
 
-use crate::model::identity::Role;
+use crate::ecr::host::Registry;
+use crate::model::identity::{Identity, Role};
 use crate::model::names::{CaHash, ClusterName, Endpoint};
 use crate::model::version::KubeVersion;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the cluster's nodes meet.
@@ -131,6 +132,41 @@ pub struct JoinSettings {
     pub api_wait: Duration,
 }
 
+/// Credentials of ECR.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EcrSettings {
+    /// What was said; see [`EcrSettings::is_on`].
+    pub enabled: Option<bool>,
+    /// Registries that the container runtime itself pulls from, beside the own one of an EC2 instance.
+    pub registries: Vec<Registry>,
+    /// Hosts, with their port when they have one, that are given the login of a registry.
+    pub mirrors: BTreeMap<String, Registry>,
+    /// Audience of service account tokens for the kubelet's plugin.
+    pub audience: Option<String>,
+    /// containerd's `config_path`; [`EcrSettings::certs_dir`] has the default.
+    pub certs_dir: Option<PathBuf>,
+}
+
+/// Where containerd's documentation has its hosts.
+const CERTS_DIR: &str = "/etc/containerd/certs.d";
+
+impl EcrSettings {
+    /// Whether this machine gets credentials: as it was said, else on EC2 and where a registry or a mirror is listed.
+    pub fn is_on(&self, identity: &Identity) -> bool {
+        self.enabled.unwrap_or_else(|| identity.ec2().is_some() || self.is_asked_for())
+    }
+
+    /// Whether somebody wrote that he wants them, so that what stands in the way is an error and not a remark.
+    pub fn is_asked_for(&self) -> bool {
+        self.enabled == Some(true) || !self.registries.is_empty() || !self.mirrors.is_empty() || self.audience.is_some()
+    }
+
+    /// The folder that holds a folder for every host.
+    pub fn certs_dir(&self) -> &Path {
+        self.certs_dir.as_deref().unwrap_or(Path::new(CERTS_DIR))
+    }
+}
+
 /// Where numbers go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MetricsSettings {
@@ -161,6 +197,12 @@ pub struct Settings {
     pub metadata_endpoint: Option<String>,
     /// EC2 base URL, for tests and private endpoints.
     pub ec2_endpoint: Option<String>,
+    /// ECR base URL, for tests and private endpoints.
+    pub ecr_endpoint: Option<String>,
+    /// STS base URL, for tests and private endpoints.
+    pub sts_endpoint: Option<String>,
+    /// Credentials of ECR.
+    pub ecr: EcrSettings,
     /// The cluster.
     pub kubernetes: KubernetesSettings,
     /// The node.

@@ -1,5 +1,6 @@
 //! Stage three: a document that fits the schema becomes [`Settings`], or a list of everything that is wrong with it.
 
+mod ecr;
 mod labels;
 mod patches;
 mod values;
@@ -117,6 +118,9 @@ impl Check<'_> {
         let aws = document.aws.unwrap_or_default();
         let metadata_endpoint = self.parse(&["aws", "metadata_endpoint"], aws.metadata_endpoint, metadata_url);
         let ec2_endpoint = self.parse(&["aws", "ec2_endpoint"], aws.ec2_endpoint, base_url);
+        let ecr_endpoint = self.parse(&["aws", "ecr_endpoint"], aws.ecr_endpoint, base_url);
+        let sts_endpoint = self.parse(&["aws", "sts_endpoint"], aws.sts_endpoint, base_url);
+        let ecr = self.ecr(document.ecr.unwrap_or_default());
         let kubernetes = self.kubernetes(document.kubernetes.unwrap_or_default());
         let node = self.node(document.node.unwrap_or_default());
         if let Some(kubeadm) = self.tree.at(&["kubeadm"]) {
@@ -148,6 +152,9 @@ impl Check<'_> {
             },
             metadata_endpoint,
             ec2_endpoint,
+            ecr_endpoint,
+            sts_endpoint,
+            ecr,
             kubernetes,
             node,
             kubeadm,

@@ -106,6 +106,35 @@ const BAD: &[(&str, &str)] = &[
     ("store: file:///srv\ns3: { region: eu-west-1 }", "`s3`: these options need a store s3://"),
     ("aws: { metadata_endpoint: 'https://169.254.169.254' }", "speaks http only"),
     ("aws: { ec2_endpoint: x }", "is not a base URL"),
+    ("aws: { ecr_endpoint: 'https://api.ecr.example.com/path' }", "is not a base URL"),
+    ("aws: { sts_endpoint: sts.example.com }", "is not a base URL"),
+    ("ecr: { enabled: maybe }", "`ecr.enabled` must be"),
+    ("ecr: { registries: [registry.example.com] }", "`ecr.registries.0`: \"registry.example.com\" is not an ECR host"),
+    ("ecr: { registries: [registry.example.com] }", "another host goes to `ecr.mirrors`"),
+    ("ecr: { registries: [12345678901.dkr.ecr.eu-west-1.amazonaws.com] }", "is not an ECR host"),
+    ("ecr: { registries: [123456789012.dkr.ecr.eu-west-1.amazonaws.com.example.com] }", "is not an ECR host"),
+    ("ecr: { registries: ['https://123456789012.dkr.ecr.eu-west-1.amazonaws.com'] }", "without https://"),
+    ("ecr: { registries: [123456789012.dkr.ecr.eu-west-1.amazonaws.com/team] }", "without a path"),
+    ("ecr: { registries: ['123456789012.dkr.ecr.eu-west-1.amazonaws.com:8443'] }", "no other port"),
+    ("ecr: { mirrors: { 'https://m.example.com': public.ecr.aws } }", "without a scheme"),
+    ("ecr: { mirrors: { m.example.com/cache: public.ecr.aws } }", "without a path"),
+    ("ecr: { mirrors: { 'm.example.com:99999': public.ecr.aws } }", "the port is not"),
+    ("ecr: { mirrors: { 'm.example.com:+80': public.ecr.aws } }", "the port is not"),
+    ("ecr: { mirrors: { M.example.com: public.ecr.aws } }", "is not a host such as"),
+    ("ecr: { mirrors: { '*.example.com': public.ecr.aws } }", "is not a host such as"),
+    ("ecr: { mirrors: { mirror: public.ecr.aws } }", "is not a host such as"),
+    ("ecr: { mirrors: { 'u:hunter2@m.example.com': public.ecr.aws } }", "contains a user"),
+    ("ecr: { mirrors: { public.ecr.aws: public.ecr.aws } }", "a registry of ECR itself"),
+    ("ecr: { mirrors: { '123456789012.dkr.ecr.eu-west-1.amazonaws.com:443': public.ecr.aws } }", "of ECR itself"),
+    ("ecr: { mirrors: { docker.io: public.ecr.aws } }", "Docker Hub"),
+    (
+        "ecr: { mirrors: { m.example.com: registry.example.com } }",
+        "`ecr.mirrors.m.example.com`: \"registry.example.com\"",
+    ),
+    ("ecr: { mirrors: [m.example.com] }", "must be a map"),
+    ("ecr: { service_account_audience: 'a b' }", "is not an audience"),
+    ("ecr: { service_account_audience: '' }", "is not an audience"),
+    ("ecr: { certs_dir: certs.d }", "is not an absolute path"),
     ("metrics: { textfile: /var/metrics.txt }", "must end in .prom"),
     ("metrics: { listen: '0.0.0.0:9753' }", "say `metrics: {allow_remote: true}`"),
     ("metrics: { listen: 9753 }", "must be a text"),
@@ -148,6 +177,24 @@ fn settings_have_the_defaults_of_the_design() {
     assert_eq!(settings.node.taints, None);
     assert!(!settings.s3.path_style);
     assert_eq!(settings.store, StoreLocation::S3 { bucket: "acme-clusters".to_owned(), prefix: "k8s".to_owned() });
+}
+
+#[test]
+fn credentials_of_ecr_are_for_ec2_and_for_who_asks() {
+    let ecr = |over: &str| {
+        let layers = vec![Layer::document("base", BASE), Layer::document("over", over)];
+        load(layers).unwrap_or_else(|found| panic!("{found:?}")).settings.ecr
+    };
+    let on_a_host = |over: &str| ecr(over).is_on(&crate::testing::identity("node"));
+    assert!(!on_a_host("{}") && !on_a_host("ecr: { certs_dir: /etc/certs }"));
+    assert!(on_a_host("ecr: { enabled: true }"));
+    assert!(on_a_host("ecr: { registries: [public.ecr.aws] }"));
+    assert!(!on_a_host("ecr: { enabled: false, registries: [public.ecr.aws] }"), "a later layer says no");
+    let host = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+    let said = ecr(&format!("ecr: {{ mirrors: {{ 'm.corp.example:5000': {host} }}, certs_dir: /srv/certs }}"));
+    assert_eq!(said.mirrors["m.corp.example:5000"].host(), host);
+    assert_eq!(said.certs_dir(), std::path::Path::new("/srv/certs"));
+    assert_eq!(ecr("{}").certs_dir(), std::path::Path::new("/etc/containerd/certs.d"));
 }
 
 #[test]
