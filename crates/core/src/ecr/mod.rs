@@ -5,6 +5,8 @@
 pub mod cache;
 pub mod fetch;
 pub mod host;
+pub mod hosts_toml;
 pub mod image;
 pub mod plugin;
+pub mod provider_config;
 pub mod token;
