@@ -114,3 +114,58 @@ async fn assume(
     let session = Some(found.session_token);
     Ok(Credentials::new(found.access_key_id, found.secret_access_key, session, None, "WebIdentity"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::aws::Aws;
+    use crate::adapters::net::Names;
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+    use kubestrap_core::ecr::host::Registry;
+    use std::sync::{Arc, Mutex};
+
+    /// Answers nothing, and remembers who was asked.
+    #[derive(Debug, Clone, Default)]
+    struct Asked(Arc<Mutex<Vec<String>>>);
+
+    impl HttpConnector for Asked {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            self.0.lock().expect("lock").push(request.uri().to_owned());
+            HttpConnectorFuture::ready(Err(ConnectorError::io("nobody answers".into())))
+        }
+    }
+
+    /// The rows of the table in docs/ecr.md: a host, and the endpoint that is asked for it.
+    fn documented() -> Vec<(String, String)> {
+        let text = include_str!("../../docs/ecr.md");
+        let rows = text.lines().filter(|line| line.starts_with("| `") && line.contains("https://"));
+        let cells = |row: &str| row.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        rows.map(cells).map(|cells| (cells[0].clone(), cells[1].clone())).collect()
+    }
+
+    #[test]
+    fn every_form_of_host_asks_the_endpoint_of_the_documentation() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        let rows = documented();
+        assert!(rows.len() >= 14, "{rows:?}");
+        for (host, endpoint) in rows {
+            let host = host.replace("<account>", "123456789012");
+            let registry = Registry::parse(&host).unwrap_or_else(|| panic!("{host} is no registry"));
+            let asked = Asked::default();
+            runtime.block_on(async {
+                let aws = Aws::with_credentials(&Names::default(), "eu-west-1");
+                let connector = SharedHttpConnector::new(asked.clone());
+                let client = http_client_fn(move |_, _| connector.clone());
+                let config = aws.config().await.expect("config").to_builder().http_client(client).build();
+                let request = TokenRequest { api: registry.api().clone(), role: None };
+                let _ = registry_token(&config, &Endpoints::default(), &request).await.expect_err("nobody answers");
+            });
+            let seen = asked.0.lock().expect("lock").clone();
+            assert_eq!(seen, [format!("{endpoint}/")], "{host}");
+        }
+    }
+}

@@ -15,6 +15,7 @@ mod configuration;
 mod crashes;
 mod disk;
 mod ec2;
+mod ecr_plugin;
 mod endless;
 mod foreign;
 mod hostile;

@@ -46,7 +46,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Listens, and answers each request (its head, in full) on a connection of its own.
+    /// Listens, and answers each request (its head and its body, in full) on a connection of its own.
     pub fn start(answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Peer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
@@ -78,18 +78,26 @@ impl Peer {
 }
 
 fn serve(mut stream: TcpStream, count: &Counters, answer: &dyn Fn(&str) -> Reply) {
-    let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+    while !is_whole(&request) {
         match stream.read(&mut buffer) {
-            Ok(read) if read > 0 => head.extend_from_slice(&buffer[..read]),
+            Ok(read) if read > 0 => request.extend_from_slice(&buffer[..read]),
             _ => return,
         }
     }
-    let reply = answer(&String::from_utf8_lossy(&head));
+    let reply = answer(&String::from_utf8_lossy(&request));
     count.requests.fetch_add(1, Ordering::Relaxed);
     let mut next = &reply.start;
     while !next.is_empty() && stream.write_all(next).is_ok() {
         count.sent.fetch_add(next.len() as u64, Ordering::Relaxed);
         next = &reply.again;
     }
+}
+
+/// Whether the head is there, and as much of a body as it announces.
+fn is_whole(request: &[u8]) -> bool {
+    let Some(end) = request.windows(4).position(|end| end == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
+    let announced = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    request.len() >= end + 4 + announced.unwrap_or(0)
 }

@@ -77,6 +77,7 @@ struct FailurePart {
     cause: String,
     attempted: String,
     detail: String,
+    advice: Option<String>,
     at: Timestamp,
 }
 
@@ -93,7 +94,8 @@ impl Entry {
         });
         let failure = document.failure.and_then(|part| {
             let cause = Cause::by_label(&part.cause)?;
-            Some((Failure::new(cause, part.attempted, part.detail), part.at))
+            let failure = Failure::new(cause, part.attempted, part.detail);
+            Some((Failure { advice: part.advice, ..failure }, part.at))
         });
         Some(Entry { login, failure })
     }
@@ -110,6 +112,7 @@ impl Entry {
             cause: failure.cause.row().label.to_owned(),
             attempted: failure.attempted.clone(),
             detail: failure.detail.clone(),
+            advice: failure.advice.clone(),
             at: *at,
         });
         let document = Document { schema: SCHEMA, key: key.0.clone(), login, failure };
