@@ -48,7 +48,7 @@ impl ClusterVerb {
             print(&format!("Nothing to do: the store has nothing of cluster {}.\n", settings.cluster))?;
             return Ok(ExitCode::Done);
         };
-        let endpoint = compose::endpoint_of(&store, &settings).await;
+        let endpoint = compose::endpoint_of(&store, &settings).await?;
         refuse_living(&world, endpoint).await?;
         confirm("retire the cluster", &story(&plan, &world), settings.cluster.as_str(), yes.as_deref())?;
         let retired = store.retire(&plan).await?;

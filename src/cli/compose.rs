@@ -174,14 +174,16 @@ fn minimal(store: &str, cluster: &str, s3_endpoint: Option<&str>) -> String {
     document.to_string()
 }
 
-/// Where the cluster's API server is, as far as anybody knows: the configuration, else the last join bundle.
-pub async fn endpoint_of(store: &Store, settings: &Settings) -> Option<Endpoint> {
+/// Where the cluster's API server is: the configuration, else the last join bundle; `None` when neither says.
+///
+/// Errors: the bundle could not be read. Whoever asks whether a cluster lives must not take that for a no.
+pub async fn endpoint_of(store: &Store, settings: &Settings) -> Outcome<Option<Endpoint>> {
     if settings.control_plane_endpoint.is_some() {
-        return settings.control_plane_endpoint.clone();
+        return Ok(settings.control_plane_endpoint.clone());
     }
-    let Ok(reading) = store.bundle(None).await else { return None };
-    let Fetched::Found(object) = reading.fetched else { return None };
+    let Fetched::Found(object) = store.bundle(None).await?.fetched else { return Ok(None) };
     // Only the address is wanted, of a bundle that may have expired long ago; nothing else of it is used.
-    let bundle: serde_json::Value = serde_json::from_slice(&object.body).ok()?;
-    Endpoint::parse(bundle.get("endpoint")?.as_str()?).ok()
+    let bundle: Option<serde_json::Value> = serde_json::from_slice(&object.body).ok();
+    let endpoint = bundle.as_ref().and_then(|bundle| bundle.get("endpoint")?.as_str());
+    Ok(endpoint.and_then(|text| Endpoint::parse(text).ok()))
 }

@@ -122,6 +122,22 @@ fn put(stub: &Server, key: &str, body: &str) {
 }
 
 #[test]
+fn a_cluster_is_not_retired_when_the_store_does_not_say_where_it_lives() {
+    let (living, _master) = World::established();
+    let world = World::new();
+    let stub = Server::s3(&world, "faults: [{method: GET, key: worker.json, action: internal_error, times: 1}]");
+    for key in ["cluster.json", "join/worker.json"] {
+        put(&stub, key, &living.object(key).expect("object").to_string());
+    }
+    // A worker's configuration does not name the endpoint: it is read from the bundle.
+    let worker = machine(&world, &stub, "worker", "w1", "bucket");
+    let retire = || finish(&mut command(&worker, &["cluster", "retire", "--yes", "prod"]));
+    retire().expect(12).says(&["store-unavailable", "join/worker.json"]);
+    retire().expect(11).says(&["still answers"]);
+    assert_eq!(object(&stub, "cluster.json")["state"], "established");
+}
+
+#[test]
 fn a_bucket_that_does_not_exist_is_a_wrong_configuration() {
     let world = World::new();
     let stub = Server::s3(&world, "{}");

@@ -12,7 +12,8 @@ use std::path::Path;
 
 /// Endpoint, then the node.
 pub async fn checks(node: &Node) -> Vec<Check> {
-    let endpoint = compose::endpoint_of(&Store::of(node), &node.settings).await;
+    // A bundle that cannot be read is another check's complaint.
+    let endpoint = compose::endpoint_of(&Store::of(node), &node.settings).await.ok().flatten();
     vec![reach(node, endpoint).await, registered(node).await]
 }
 
