@@ -113,6 +113,17 @@ impl Refusal {
     pub fn failure(&self, attempted: impl Into<String>, unavailable: Cause) -> Failure {
         Failure::new(self.cause.unwrap_or(unavailable), attempted, self.detail.clone())
     }
+
+    /// The right that is missing, when the service says so ("... is not authorized to perform: kms:Decrypt on ...", IAM
+    /// user guide, "Troubleshoot access denied error messages"). It may be another one than that of the call: an object
+    /// that is not there takes `s3:ListBucket`, an encrypted one takes rights on its key. Of other services than these
+    /// nothing is repeated: it becomes advice, and the server may be anybody's.
+    pub fn missing_action(&self) -> Option<&str> {
+        let (_, rest) = self.detail.split_once("not authorized to perform: ")?;
+        let action = rest.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, ':' | '-'))).next()?;
+        let (service, verb) = action.split_once(':')?;
+        (["s3", "kms"].contains(&service) && !verb.is_empty() && !verb.contains(':')).then_some(action)
+    }
 }
 
 /// Translates an SDK's error. The only place where SDK errors are looked into.
@@ -223,6 +234,24 @@ mod tests {
         ];
         for (status, code, cause) in table {
             assert_eq!(by_answer(status, code), cause, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn the_missing_right_is_taken_from_the_refusal_and_only_of_known_services() {
+        let missing = |detail: &str| {
+            let detail = detail.to_owned();
+            let refusal = Refusal { status: Some(403), code: None, cause: None, certain: true, detail };
+            refusal.missing_action().map(str::to_owned)
+        };
+        let said = "AccessDenied: User: arn:aws:sts::1:assumed-role/r/i-1 is not authorized to perform: \
+                    kms:GenerateDataKey on this resource because no identity-based policy allows it (403)";
+        assert_eq!(missing(said).as_deref(), Some("kms:GenerateDataKey"));
+        assert_eq!(missing("is not authorized to perform: s3:ListBucket").as_deref(), Some("s3:ListBucket"));
+        for other in
+            ["Access Denied", "not authorized to perform: iam:*", "not authorized to perform: s3:", "s3:GetObject"]
+        {
+            assert_eq!(missing(other), None, "{other}");
         }
     }
 

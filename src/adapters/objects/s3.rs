@@ -155,18 +155,28 @@ impl S3Store {
         let on =
             if action == "s3:ListBucket" { self.bucket.clone() } else { format!("{}/{}", self.bucket, self.full(key)) };
         match failure.cause {
-            Cause::AccessDenied if action == "s3:GetObject" => failure.advise(format!(
-                "grant s3:GetObject on arn:aws:s3:::{on} and s3:ListBucket on arn:aws:s3:::{} to this machine's role \
-                 (without the latter S3 answers 403 for an object that is not there)",
-                self.bucket
-            )),
-            Cause::AccessDenied => {
-                failure.advise(format!("grant {action} on arn:aws:s3:::{on} to this machine's role"))
-            }
+            Cause::AccessDenied => failure.advise(self.missing_right(action, &on, refused)),
             Cause::Configuration if is_elsewhere(refused) => {
                 failure.advise("set `s3.region` to the bucket's region, and check `s3.endpoint`")
             }
             _ => failure,
+        }
+    }
+
+    /// Which right to grant, on what: the one that S3 names, else the one that the call needs.
+    fn missing_right(&self, action: &str, on: &str, refused: &Refusal) -> String {
+        let bucket = &self.bucket;
+        match refused.missing_action() {
+            Some(named) if named.starts_with("kms:") => {
+                let key = self.settings.kms_key_id.as_deref().unwrap_or("that encrypts the bucket");
+                format!("grant {named} on the KMS key {key} to this machine's role, and check the key's policy")
+            }
+            Some("s3:ListBucket") => format!("grant s3:ListBucket on arn:aws:s3:::{bucket} to this machine's role"),
+            _ if action == "s3:GetObject" => format!(
+                "grant s3:GetObject on arn:aws:s3:::{on} and s3:ListBucket on arn:aws:s3:::{bucket} to this machine's \
+                 role (without the latter S3 answers 403 for an object that is not there)"
+            ),
+            _ => format!("grant {action} on arn:aws:s3:::{on} to this machine's role"),
         }
     }
 

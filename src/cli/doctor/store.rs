@@ -37,7 +37,7 @@ pub async fn checks(node: &Node) -> Vec<Check> {
         Ok(rules) => judge::expiry_rules(&rules, &node.settings.store, node.settings.cluster.as_str()),
         // Reading them needs a permission that nodes need for nothing else.
         Err(failure) if failure.cause == Cause::AccessDenied => {
-            Check::skipped("bucket lifecycle rules", format!("not allowed to read them: {}", failure.detail))
+            Check::skipped("bucket lifecycle rules", format!("not allowed: {}; {}", failure.detail, failure.fix()))
         }
         Err(failure) => Check::failed("bucket lifecycle rules", &failure),
     });

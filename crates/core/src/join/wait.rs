@@ -75,13 +75,8 @@ pub async fn usable_bundle(node: &Node, memory: &RefCell<Memory>) -> Outcome<Ver
         if now.saturating_sub(since) >= patience {
             return Err(failure.exhausted(now.saturating_sub(since)));
         }
-        // Told with the object's key: the fix speaks of "the object named above".
-        node.wait_for(format!(
-            "a usable join bundle: failed to {}: {} [{}]",
-            failure.attempted,
-            failure.detail,
-            failure.cause.row().label
-        ));
+        // The whole failure: the object's key, and what to do.
+        node.wait_for(format!("a usable join bundle: {failure}"));
         node.complain(&failure);
         let calm = now.saturating_sub(began) >= EAGER_FOR;
         node.world.time.sleep(node.jitter(if calm { CALM } else { EAGER })).await;

@@ -86,6 +86,8 @@ impl Store {
                     Standing::Other(object) => return Ok(Settled::Other(object)),
                     Standing::Before(again) => (condition, write) = (again, true),
                 },
+                // Who may write and not read does not learn more by asking again at once.
+                Err(failure) if failure.cause == Cause::AccessDenied => return Err(failure),
                 Err(failure) if failure.is_transient() => (doubt, write) = (Some(failure), false),
                 Err(failure) => return Err(failure),
             }
