@@ -8,8 +8,18 @@ use std::process::Command;
 
 /// One request on a connection of its own: status and body.
 pub fn request(address: &str, line: &str) -> (u16, String) {
+    send(address, line, "", "")
+}
+
+/// The same with more headers (lines with their ends) and a body.
+pub fn send(address: &str, line: &str, headers: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
-    write!(stream, "{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("send");
+    let length = match body.len() {
+        0 => String::new(),
+        length => format!("content-length: {length}\r\n"),
+    };
+    let head = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{length}{headers}\r\n");
+    write!(stream, "{head}{body}").expect("send");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("answer");
     let text = String::from_utf8_lossy(&answer).into_owned();

@@ -19,6 +19,7 @@ mod ecr_plugin;
 mod endless;
 mod foreign;
 mod hostile;
+mod iam;
 mod kill_points;
 mod masters;
 mod pages;
