@@ -180,7 +180,7 @@ fn a_worker_reads_what_it_joins_with_and_writes_its_own_report_alone() {
     ];
     assert_eq!(actions, expected);
     let own = format!("arn:aws:s3:::BUCKET{OWN_REPORT}");
-    assert_eq!(allowed["s3:PutObject"], [own.clone()]);
+    assert_eq!(allowed["s3:PutObject"], std::slice::from_ref(&own));
     assert_eq!(allowed["s3:GetObject"], [format!("{CLUSTER}cluster.json"), format!("{CLUSTER}join/worker.json"), own]);
 }
 
