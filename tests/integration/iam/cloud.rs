@@ -1,7 +1,7 @@
 //! moto's server with IAM in force: what a role's policy does not allow is refused, for S3 down to the key.
 //!
-//! It does not evaluate conditions, answers 404 for a missing object whatever the policy says, and checks neither KMS
-//! nor pulls from a registry: `documents.rs` and the S3 stub are for those.
+//! It does not evaluate conditions, answers 404 for a missing object whatever the policy says, and has neither keys nor a
+//! registry to pull from: `documents.rs` and the S3 stub are for those.
 
 use crate::http;
 use std::path::Path;

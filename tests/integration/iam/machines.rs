@@ -115,13 +115,14 @@ impl Principal {
         };
         let text = format!(
             "cluster: {}\nrole: {role}\nstore: s3://{BUCKET}/{PREFIX}\ns3: {{ endpoint: '{}', region: {REGION} }}\nidentity: ec2\n\
-             aws: {{ metadata_endpoint: '{}', ec2_endpoint: '{}' }}\n{more}",
+             aws: {{ metadata_endpoint: '{}', ec2_endpoint: '{}', ecr_endpoint: '{}' }}\n{more}",
             self.cluster,
             self.url,
             imds.url(),
+            self.url,
             self.url
         );
-        Node { machine: world.bare_machine(name, &text), _imds: imds }
+        Node { machine: world.bare_machine(name, &text), imds, url: self.url.clone() }
     }
 
     /// The program on an operator's own machine, with these credentials and no configuration.
@@ -147,7 +148,8 @@ impl Principal {
 pub struct Node {
     /// The machine.
     pub machine: Machine,
-    _imds: Server,
+    imds: Server,
+    url: String,
 }
 
 impl Node {
@@ -163,6 +165,15 @@ impl Node {
         assert!(agent.runs(), "it ended:\n{}", agent.log());
         agent.terminate();
         agent.finished(PATIENCE);
+    }
+
+    /// `ecr token` for the account's own registry, as the role of the instance.
+    pub fn logs_in(&self) -> Finished {
+        let host = format!("{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com");
+        let cache = self.machine.path("/run/kubestrap/ecr").display().to_string();
+        let mut command = self.machine.command(&["ecr", "token", "--registry", &host, "--cache-dir", &cache]);
+        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", self.imds.url()).env("AWS_ENDPOINT_URL_ECR", &self.url);
+        finish(&mut command)
     }
 
     /// A check of `doctor`: its result, and all it says.

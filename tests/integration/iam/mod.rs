@@ -75,6 +75,9 @@ fn everything_the_agent_does_works_with_the_policies() {
             assert!(["ok", "warning"].contains(&result.as_str()), "{said}");
         }
     }
+    for node in [&m1, &early] {
+        node.logs_in().expect(0).says(&["ECR in eu-central-1", "from       ECR"]);
+    }
     reader.runs(&["status", "--cluster"]).expect(0).says(&["m1", "w1", "w2", "established"]);
 
     let heir = World::new();

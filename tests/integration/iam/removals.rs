@@ -34,11 +34,9 @@ pub struct Site {
 /// Actions whose lack cannot be seen here, and why the page says what it says: moto serves no registry, answers 500 for
 /// public ECR, and uses no keys.
 pub const UNSEEN: &[((&str, &str, &str), &str)] = &[
-    (("master", "EcrLogin", "ecr:GetAuthorizationToken"), LOGIN),
     (("master", "EcrPull", "ecr:BatchCheckLayerAvailability"), LAYERS),
     (("master", "EcrPull", "ecr:BatchGetImage"), IMAGE),
     (("master", "EcrPull", "ecr:GetDownloadUrlForLayer"), DOWNLOAD),
-    (("worker", "EcrLogin", "ecr:GetAuthorizationToken"), LOGIN),
     (("worker", "EcrPull", "ecr:BatchCheckLayerAvailability"), LAYERS),
     (("worker", "EcrPull", "ecr:BatchGetImage"), IMAGE),
     (("worker", "EcrPull", "ecr:GetDownloadUrlForLayer"), DOWNLOAD),
@@ -53,7 +51,6 @@ pub const UNSEEN: &[((&str, &str, &str), &str)] = &[
     (("optional/kms", "StoreKey", "kms:Decrypt"), "every read of the store is `access-denied`"),
     (("optional/kms", "StoreKey", "kms:GenerateDataKey"), "every write to the store is `access-denied`"),
 ];
-const LOGIN: &str = "there are no ECR credentials: only public images are pulled";
 const LAYERS: &str = "a pull is refused (403) where the client looks for a layer before it fetches it";
 const IMAGE: &str = "a pull is refused (403) at the manifest";
 const DOWNLOAD: &str = "a pull is refused (403) at the first layer";
@@ -146,6 +143,14 @@ pub const CASES: &[Case] = &[
         shows: |site| refuses_master(site, &["grant ec2:DescribeInstances"], 0),
     },
     Case {
+        document: "master",
+        sid: "EcrLogin",
+        action: "ecr:GetAuthorizationToken",
+        breaks: "there are no ECR credentials: only public images are pulled",
+        before: nothing,
+        shows: |site| gets_no_login(site, "master"),
+    },
+    Case {
         document: "worker",
         sid: "Join",
         action: "s3:GetObject",
@@ -192,6 +197,14 @@ pub const CASES: &[Case] = &[
             let node = elsewhere.who.node(&world, "worker", "w1");
             node.waits(&["access-denied", "s3:ListBucket", "join/worker.json"]);
         },
+    },
+    Case {
+        document: "worker",
+        sid: "EcrLogin",
+        action: "ecr:GetAuthorizationToken",
+        breaks: "there are no ECR credentials: only public images are pulled",
+        before: nothing,
+        shows: |site| gets_no_login(site, "worker"),
     },
     Case {
         document: "operator",
@@ -297,6 +310,13 @@ fn refuses_master(site: &Site, texts: &[&str], inits: usize) {
     let node = site.who.node(&world, "master", "m1");
     node.waits(&[&["access-denied"], texts].concat());
     assert_eq!(node.machine.begun("init"), inits);
+}
+
+/// A machine that gets no login of ECR, and is told which right it lacks.
+fn gets_no_login(site: &Site, role: &str) {
+    let world = World::new();
+    let node = site.who.node(&world, role, "n1");
+    node.logs_in().expect(14).says(&["access-denied", "grant ecr:GetAuthorizationToken"]);
 }
 
 /// A node that becomes one, and of which nobody hears.
