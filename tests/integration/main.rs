@@ -5,6 +5,7 @@
 
 mod audit;
 mod http;
+mod images;
 mod peer;
 mod process;
 mod world;

@@ -13,6 +13,7 @@ pub mod ecr;
 pub mod engine;
 pub mod gate;
 pub mod identity;
+pub mod image;
 pub mod join;
 pub mod journal;
 pub mod kube;

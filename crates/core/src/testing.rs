@@ -32,6 +32,7 @@ pub fn settings(lines: &str) -> Settings {
             api_wait: Duration::from_secs(1800),
         },
         addons: Vec::new(),
+        images: None,
         metrics: Default::default(),
         report_every: Duration::from_secs(300),
     }

@@ -65,6 +65,7 @@ fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Set
         kubeadm: Default::default(),
         join: JoinSettings { wait: scenario.join_wait, token_ttl, api_wait: Duration::from_secs(1800) },
         addons: Vec::new(),
+        images: scenario.images.then(crate::images::wanted),
         metrics: Default::default(),
         report_every: Duration::from_secs(300),
     })

@@ -10,7 +10,7 @@
 //! * `timeline` and `run`: virtual time and the executor. An agent is one future; killing it is dropping it. What the
 //!   world does by itself (a write that lands, a phase of kubeadm) is an entry of the timeline, so it goes on when the
 //!   agent that began it is dead.
-//! * `universe`, `machine`, `clock`, `disk`, `store`, `network`, `cluster`, `kubeadm`: what exists. `ports`: how one
+//! * `universe`, `machine`, `clock`, `disk`, `store`, `network`, `cluster`, `kubeadm`, `images`: what exists. `ports`: how one
 //!   machine sees it. `operator`: the person with kubestrap's own tools.
 //! * `faults`: what goes wrong by chance with one request. `gate`: kills before, after and within calls. `calamity`:
 //!   what befalls machines and the store at random times.
@@ -43,6 +43,7 @@ mod disk;
 mod faults;
 mod gate;
 mod idle;
+mod images;
 mod invariants;
 pub mod killpoints;
 mod kubeadm;

@@ -63,6 +63,11 @@ fn a_failed_join_killed_at_every_crossing_ends_as_it_would_have_ended() {
 }
 
 #[test]
+fn a_worker_that_pulls_images_killed_at_every_crossing_ends_as_it_would_have_ended() {
+    every_crossing("images");
+}
+
+#[test]
 fn duties_killed_at_every_crossing_ends_as_it_would_have_ended() {
     every_crossing("duties");
 }
@@ -70,7 +75,8 @@ fn duties_killed_at_every_crossing_ends_as_it_would_have_ended() {
 #[test]
 fn killed_twice_every_bootstrap_ends_as_it_would_have_ended() {
     let wanted = std::env::var("KUBESTRAP_KILL_PAIRS").ok().map(|text| text.parse().expect("a number"));
-    for story in stories().into_iter().filter(|story| story.name != "duties") {
+    // An agent that dies once more as a node leaves what it had not yet pulled ahead to the kubelet: another end, rightly.
+    for story in stories().into_iter().filter(|story| !["duties", "images"].contains(&story.name)) {
         let runs = pairs(&story, wanted.unwrap_or(500)).unwrap_or_else(|why| panic!("\n{why}\n"));
         println!("{}: {runs} pairs", story.name);
         assert!(runs > 300, "{}: {runs} pairs", story.name);

@@ -2,12 +2,14 @@
 //! judges kubestrap from outside, by the documents and files the real programs would see.
 //!
 //! - [`kubeadm`]: a `kubeadm` that is as strict as the real one, and [`apiserver`], the API server it starts;
+//! - [`ctr`]: containerd's client, with images that are rows in a file;
 //! - [`imds`]: an instance metadata service, version 2;
 //! - [`s3stub`]: an S3 that answers as badly as it is told to;
 //! - [`moto`]: moto's server, installed into a virtual environment and started on a free port.
 
 pub mod apiserver;
 pub mod client;
+pub mod ctr;
 pub mod files;
 pub mod golang;
 pub mod http;

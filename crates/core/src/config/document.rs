@@ -43,6 +43,8 @@ pub struct Document {
     pub aws: Option<AwsPart>,
     /// Credentials of ECR, Amazon's image registry.
     pub ecr: Option<EcrPart>,
+    /// Images that are pulled while the machine becomes a node; without it none are. Needs containerd.
+    pub images: Option<ImagesPart>,
     /// Where metrics go.
     pub metrics: Option<MetricsPart>,
     /// At most this long between two reports to the store (default 5m).
@@ -206,6 +208,16 @@ pub struct EcrPart {
     pub service_account_audience: Option<String>,
     /// The folder of containerd's `config_path` (default `/etc/containerd/certs.d`).
     pub certs_dir: Option<String>,
+}
+
+/// Images that are pulled while the machine becomes a node; a worker pulls kube-proxy too.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImagesPart {
+    /// Images with their registry, and with a tag or a digest: `registry.example.com/team/agent:1.4`.
+    pub pull: Option<Vec<String>>,
+    /// The sandbox (pause) image that containerd is configured with; it is pulled and pinned.
+    pub sandbox: Option<String>,
 }
 
 /// Where metrics go.

@@ -167,6 +167,15 @@ impl EcrSettings {
     }
 }
 
+/// Images that are pulled while the machine becomes a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageSettings {
+    /// References with their registry, and with a tag or a digest.
+    pub pull: Vec<String>,
+    /// The sandbox image, which is pinned too.
+    pub sandbox: Option<String>,
+}
+
 /// Where numbers go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MetricsSettings {
@@ -213,6 +222,8 @@ pub struct Settings {
     pub join: JoinSettings,
     /// Manifests applied by the master after init: files or `dir/*.yaml`.
     pub addons: Vec<PathBuf>,
+    /// Images that are pulled ahead; `None`: nothing is.
+    pub images: Option<ImageSettings>,
     /// Metrics.
     pub metrics: MetricsSettings,
     /// At most this long between two reports (default 5 min).

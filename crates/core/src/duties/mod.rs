@@ -2,6 +2,7 @@
 
 mod bundle;
 mod certificates;
+mod images;
 mod register;
 mod report;
 
@@ -12,8 +13,11 @@ use crate::model::identity::Role;
 
 /// The duties of a role.
 pub fn for_role(role: Role) -> Vec<Box<dyn Duty>> {
-    let mut duties: Vec<Box<dyn Duty>> =
-        vec![Box::<report::ReportDuty>::default(), Box::new(certificates::CertificatesDuty)];
+    let mut duties: Vec<Box<dyn Duty>> = vec![
+        Box::<report::ReportDuty>::default(),
+        Box::new(certificates::CertificatesDuty),
+        Box::<images::ImagesDuty>::default(),
+    ];
     if role == Role::Master {
         duties.push(Box::<bundle::BundleDuty>::default());
         duties.push(Box::new(register::RegisterDuty));

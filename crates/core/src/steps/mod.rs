@@ -11,6 +11,7 @@ mod preflight;
 mod publish;
 
 pub use claim::holder;
+pub(crate) use preflight::runtime_socket;
 
 use crate::engine::Step;
 use crate::journal::Journal;

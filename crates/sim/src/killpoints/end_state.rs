@@ -43,6 +43,7 @@ impl EndState {
             let journal = state.disk.text("/var/lib/kubestrap/journal.jsonl").unwrap_or_default();
             facts.insert(format!("{name}: completed {}", journal.contains("\"completed\"")));
             facts.insert(format!("{name}: ready {}", machine.ready.get()));
+            facts.extend(crate::images::facts(&state.disk).map(|image| format!("{name}: {image}")));
             facts.extend(
                 state.jobs.iter().map(|(job, record)| format!("{name}: job {job}, ended {}", record.end.is_some())),
             );

@@ -127,6 +127,13 @@ pub fn stories() -> Vec<Story> {
             failure: Some(("kubeadm-join", "kubelet-start")),
             ..bootstrap("failed join", "kubeadm join fails half-way; it is run again", calm(1, 1), 1, &[0, 1])
         },
+        bootstrap(
+            "images",
+            "a worker pulls images while it waits for the cluster",
+            Scenario { images: true, ..calm(1, 1) },
+            1,
+            &[1, 0],
+        ),
         Story {
             from_ready: true,
             most_of_a_kind: 8,

@@ -8,6 +8,7 @@ mod reset;
 
 use crate::disk::Disk;
 use crate::faults::Fault;
+use crate::images;
 use crate::rng::Rng;
 use crate::universe::Universe;
 use kubestrap_core::ports::{JobEnd, JobSpec};
@@ -33,7 +34,7 @@ pub struct Job {
 }
 
 /// What a phase says.
-enum Next {
+pub(crate) enum Next {
     /// The next phase follows.
     Phase,
     /// The same phase again after this long.
@@ -43,18 +44,18 @@ enum Next {
 }
 
 /// One running kubeadm.
-struct Run {
-    machine: usize,
+pub(crate) struct Run {
+    pub(crate) machine: usize,
     name: String,
     number: u64,
     documents: Vec<Value>,
-    flags: Vec<String>,
+    pub(crate) flags: Vec<String>,
     began: Duration,
     phases: &'static [Phase],
 }
 
 /// Its name, how long it takes at most (half of it at least), and what it does at its end.
-type Phase = (&'static str, Duration, fn(&Rc<Universe>, &Run) -> Next);
+pub(crate) type Phase = (&'static str, Duration, fn(&Rc<Universe>, &Run) -> Next);
 
 /// `systemctl disable --now kubelet`: the static pods live on, the node does not.
 const SYSTEMCTL: &[Phase] = &[("systemctl", Duration::from_millis(300), |_, _| Next::Phase)];
@@ -98,6 +99,7 @@ pub fn launch(universe: &Rc<Universe>, machine: usize, job: &JobSpec) {
         ["kubeadm", "join"] => join::PHASES,
         ["kubeadm", "reset"] => reset::PHASES,
         ["systemctl", ..] => SYSTEMCTL,
+        ["ctr", ..] => images::phases(&job.argv),
         _ => &[],
     };
     let number = universe.rng.next();

@@ -2,6 +2,7 @@
 
 use super::Desk;
 use crate::faults::Fault;
+use crate::images;
 use crate::kubeadm::{self, KUBE_VERSION};
 use async_trait::async_trait;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
@@ -67,6 +68,9 @@ impl Jobs for Desk {
             return Err(Failure::new(Cause::ToolHung, format!("run {line}"), "it did not end in time"));
         }
         universe.sleep(Duration::from_millis(50)).await;
+        if let Some(answer) = images::answer(universe, self.machine, argv) {
+            return Ok(answer);
+        }
         let stdout = match argv.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             ["kubeadm", "version", ..] => format!("{KUBE_VERSION}\n"),
             ["kubelet", "--version"] => format!("Kubernetes {KUBE_VERSION}\n"),

@@ -138,6 +138,8 @@ pub struct Scenario {
     pub join_wait: Duration,
     /// The life of the tokens a master publishes, in minutes: one of these.
     pub token_minutes: &'static [u64],
+    /// Whether images are pulled while the machines become nodes.
+    pub images: bool,
     /// Permanent refusals that are right here, beyond a second master's `already-established`.
     pub refusals: &'static [Cause],
     /// What must have been counted in a campaign besides its faults and calamities: otherwise it shows nothing.

@@ -34,6 +34,7 @@ const BASE: Scenario = Scenario {
     stagger: Duration::from_secs(60),
     join_wait: Duration::from_secs(3600),
     token_minutes: &[10, 20, 60],
+    images: false,
     refusals: &[],
     must: &["commits", "joins"],
 };
@@ -61,7 +62,8 @@ const ALL: &[Scenario] = &[
         calamities: Cow::Borrowed(&[Calamity::Kill, Calamity::Kill, Calamity::Reboot, Calamity::Reboot]),
         faults_last: minutes(10),
         patience: minutes(90),
-        must: &["commits", "joins", "resets"],
+        images: true,
+        must: &["commits", "joins", "resets", "image-pulls", "image-pins"],
         ..BASE
     },
     Scenario {

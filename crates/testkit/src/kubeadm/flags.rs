@@ -15,7 +15,7 @@ const COMMANDS: &[(&str, &[(&str, bool)])] = &[
     ),
     ("join", &[("config", true), ("ignore-preflight-errors", true)]),
     ("reset", &[("config", true), ("force", false), ("ignore-preflight-errors", true)]),
-    ("config images list", &[("config", true)]),
+    ("config images list", &[("config", true), ("kubernetes-version", true), ("image-repository", true)]),
     ("standin-apiserver", &[("detach", false)]),
 ];
 

@@ -76,7 +76,7 @@ fn dispatch(arguments: &[String]) -> Result<(), Failure> {
     let script = Script::load(&root)?;
     match command.as_str() {
         "version" => version::print(&script, parsed.text("output")),
-        "config images list" => version::images(&script, parsed.text("config"), &root),
+        "config images list" => version::images(&script, &parsed, &root),
         "standin-apiserver" => Ok(apiserver::main(&root, parsed.is_set("detach"))?),
         "init" => logged(Run::new("init", root, script, &parsed)?, arguments, |run| init::main(run, &parsed)),
         "join" => logged(Run::new("join", root, script, &parsed)?, arguments, |run| join::main(run, &parsed)),

@@ -1,5 +1,6 @@
 //! `kubeadm version` and `kubeadm config images list`.
 
+use super::flags::Flags;
 use super::{Failure, config, validation};
 use crate::files;
 use crate::script::Script;
@@ -37,9 +38,15 @@ pub fn print(script: &Script, output: Option<&str>) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When the configuration is refused.
-pub fn images(script: &Script, config: Option<&str>, root: &Path) -> Result<(), Failure> {
-    let (mut repository, mut version) = ("registry.k8s.io".to_owned(), script.kubeadm_version.clone());
-    if let Some(given) = config {
+pub fn images(script: &Script, flags: &Flags, root: &Path) -> Result<(), Failure> {
+    let of = |flag: &str, default: &str| flags.text(flag).unwrap_or(default).to_owned();
+    let mut repository = of("image-repository", "registry.k8s.io");
+    let mut version = of("kubernetes-version", &script.kubeadm_version);
+    if let Some(given) = flags.text("config") {
+        let mixed = ["kubernetes-version", "image-repository"].into_iter().find(|flag| flags.text(flag).is_some());
+        if let Some(flag) = mixed {
+            return Err(Failure::new(format!("can not mix '--config' with arguments [{flag}]")));
+        }
         let inside = files::under(root, given);
         let path = if inside.exists() { inside } else { given.into() };
         let cluster = config::load_init(&path, &script.kubeadm_version)?.cluster;

@@ -1,6 +1,7 @@
 //! Stage three: a document that fits the schema becomes [`Settings`], or a list of everything that is wrong with it.
 
 mod ecr;
+mod images;
 mod labels;
 mod patches;
 mod values;
@@ -8,12 +9,13 @@ mod values;
 pub use values::base_url;
 
 use super::document::{
-    CloudProviderKind, Document, IdentityKind, JoinPart, KubernetesPart, MetricsPart, NodePart, S3Part, TaintEntry,
+    CloudProviderKind, Document, IdentityKind, ImagesPart, JoinPart, KubernetesPart, MetricsPart, NodePart, S3Part,
+    TaintEntry,
 };
 use super::problem::Problem;
 use super::settings::{
-    CloudProvider, IdentitySource, JoinSettings, KubeadmPatches, KubernetesSettings, MetricsSettings, NodeSettings,
-    S3Settings, Settings, StoreLocation, Taint,
+    CloudProvider, IdentitySource, ImageSettings, JoinSettings, KubeadmPatches, KubernetesSettings, MetricsSettings,
+    NodeSettings, S3Settings, Settings, StoreLocation, Taint,
 };
 use super::tree::Node;
 use crate::model::identity::Role;
@@ -136,6 +138,7 @@ impl Check<'_> {
         };
         let join = self.join(document.join.unwrap_or_default());
         let addons = self.list(&["addons"], document.addons, values::addon);
+        let images = document.images.map(|part| self.images(part));
         let metrics = self.metrics(document.metrics.unwrap_or_default());
         let report_every = self.duration(&["report_every"], document.report_every, "30s", "1d");
         Some(Settings {
@@ -160,6 +163,7 @@ impl Check<'_> {
             kubeadm,
             join: join?,
             addons,
+            images,
             metrics,
             report_every: report_every?,
         })
@@ -266,6 +270,13 @@ impl Check<'_> {
         let token_ttl = self.duration(&["join", "token_ttl"], part.token_ttl, "10m", "1d");
         let api_wait = self.duration(&["join", "api_wait"], part.api_wait, "10s", "30d");
         Some(JoinSettings { wait: wait?, token_ttl: token_ttl?, api_wait: api_wait? })
+    }
+
+    fn images(&mut self, part: ImagesPart) -> ImageSettings {
+        ImageSettings {
+            pull: self.list(&["images", "pull"], part.pull, images::image),
+            sandbox: self.parse(&["images", "sandbox"], part.sandbox, images::image),
+        }
     }
 
     fn metrics(&mut self, part: MetricsPart) -> MetricsSettings {

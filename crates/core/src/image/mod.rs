@@ -1,0 +1,3 @@
+//! Container images on this machine.
+
+pub mod containerd;
