@@ -36,12 +36,11 @@ use std::rc::Rc;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// What the keys of one listing may have together, in bytes: some hundred thousand reports. A store that lists for ever
-/// is given up.
+/// What the keys of one listing may take of our memory, in bytes: some hundred thousand reports, and Kubernetes supports
+/// 5000 nodes. Whoever can write to the store must not fill it, and a store that lists for ever is given up.
 const MAX_LISTED: usize = 16 * 1024 * 1024;
-/// More than the largest cluster leaves (Kubernetes supports 5000 nodes; each has one report): whoever can write to the
-/// store must not fill our memory.
-const MOST_KEYS: usize = 100_000;
+/// What a key takes besides its text: the string, and what the allocator adds.
+const PER_KEY: usize = 48;
 
 /// The shared store as one cluster sees it.
 #[derive(Clone)]
@@ -92,16 +91,12 @@ impl Store {
         loop {
             let page = self.objects.list(prefix, keys.last().map(String::as_str)).await?;
             let progress = page.keys.first().is_some_and(|first| keys.last().is_none_or(|last| last < first));
-            listed += page.keys.iter().map(String::len).sum::<usize>();
-            if listed > MAX_LISTED {
-                let why = format!("the names of its objects have more than {MAX_LISTED} bytes");
-                let failure = Failure::new(Cause::ObjectRejected, format!("list {prefix}"), why);
-                return Err(failure.advise("remove what does not belong there"));
-            }
+            listed += page.keys.iter().map(|key| key.len() + PER_KEY).sum::<usize>();
             keys.extend(page.keys);
-            if keys.len() > MOST_KEYS {
-                let why = format!("there are more than {MOST_KEYS} objects; a cluster has some for each of its nodes");
-                return Err(Failure::new(Cause::StoreUnavailable, format!("list {prefix}"), why)
+            if listed > MAX_LISTED {
+                let why =
+                    format!("there are more than {} objects; a cluster has some for each of its nodes", keys.len());
+                return Err(Failure::new(Cause::ObjectRejected, format!("list {prefix}"), why)
                     .advise("find out who fills the store, and remove what is not kubestrap's"));
             }
             match (page.more, progress) {
