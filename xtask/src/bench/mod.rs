@@ -2,6 +2,7 @@
 //! ratios; it is not a test, and a missed target does not fail it.
 
 mod awscli;
+mod ecr;
 mod latency;
 mod memory;
 mod requests;
@@ -42,6 +43,12 @@ pub struct Bench {
     /// Shell loops that wait for their script, for each of the two intervals.
     #[arg(long, default_value_t = 6)]
     loop_rounds: usize,
+    /// Measure the kubelet's plugin for ECR instead, beside docker-credential-ecr-login and the AWS CLI.
+    #[arg(long)]
+    ecr: bool,
+    /// The docker-credential-ecr-login to measure, when it is not in PATH.
+    #[arg(long, value_name = "FILE", requires = "ecr")]
+    ecr_login: Option<PathBuf>,
 }
 
 /// Everything that was seen; `target/bench.json`.
@@ -67,6 +74,9 @@ impl Bench {
     pub fn run(self) -> io::Result<()> {
         check(&mut cargo(&["build", "--quiet", "--workspace", "--all-targets"]))?;
         let (kubestrap, build) = self.program()?;
+        if self.ecr {
+            return ecr::run(kubestrap, &build, self.ecr_login.as_deref());
+        }
         let target = workspace().join("target");
         let aws = awscli::install(&target.join("awscli"))?;
         let (began, load_before) = (Instant::now(), load());
