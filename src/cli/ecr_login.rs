@@ -66,15 +66,29 @@ pub enum Source {
 /// # Errors
 /// As ECR's answer, when there is no login that lives.
 pub fn find(folder: Option<&Path>, request: &TokenRequest) -> Outcome<Found> {
-    let began = Timestamp::now();
-    let from_ecr = |login| Found { login, source: Source::Ecr };
     let Some(folder) = folder else { return ask(request).map(from_ecr) };
-    let key = Key::of(request, &surroundings())?;
     let cache = TokenCache::new(folder, trust::own_uid());
-    if let Some(decision) = decided(&cache, &key, began) {
+    let result = find_with(&cache, request);
+    cache.count(match &result {
+        Ok(Found { source: Source::Cache, .. }) => "hit",
+        Ok(Found { source: Source::Ecr, .. }) => "asked",
+        Ok(Found { source: Source::Spared(_), .. }) => "spared",
+        Err(_) => "failed",
+    });
+    result
+}
+
+fn from_ecr(login: Login) -> Found {
+    Found { login, source: Source::Ecr }
+}
+
+fn find_with(cache: &TokenCache, request: &TokenRequest) -> Outcome<Found> {
+    let began = Timestamp::now();
+    let key = Key::of(request, &surroundings())?;
+    if let Some(decision) = decided(cache, &key, began) {
         return decision;
     }
-    let turn = match cache.prepare().and_then(|()| await_turn(&cache, &key, began)) {
+    let turn = match cache.prepare().and_then(|()| await_turn(cache, &key, began)) {
         Ok(Waited::Answer(decision)) => return decision,
         Ok(Waited::Turn(turn)) => Some(turn),
         Ok(Waited::InVain) => None,

@@ -130,7 +130,11 @@ fn a_listing_without_an_end() {
         Reply::whole("200 OK", "content-type: application/xml\r\n", &one_more_page(request))
     });
     let machine = over_s3(&world, &peer, "worker");
-    run(&machine, &["status", "--cluster"]).expect(12).says(&["object-rejected", "list prod/nodes/", "a cluster has some for each of its nodes"]);
+    run(&machine, &["status", "--cluster"]).expect(12).says(&[
+        "object-rejected",
+        "list prod/nodes/",
+        "a cluster has some for each of its nodes",
+    ]);
     assert!(peer.requests() < 100, "{} pages were asked for", peer.requests());
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 100;
 /// The AWS CLI takes half a second each time.
 const CLI_ROUNDS: usize = 8;
 const HERD: usize = 100;
@@ -66,7 +66,10 @@ pub fn run(kubestrap: PathBuf, build: &str, helper: Option<&Path>) -> io::Result
     let aws = awscli::install(&workspace().join("target/awscli"))?;
     let ecr = Arc::<Ecr>::default();
     let server = Background::start(SocketAddr::from(([127, 0, 0, 1], 0)), ecr.clone())?;
-    let folder = tempfile::Builder::new().prefix("kubestrap-bench-ecr-").tempdir()?;
+    // In memory, as /run is on a node: the disk's fsync would be most of what is measured.
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let folder = tempfile::Builder::new().prefix("kubestrap-bench-ecr-").tempdir_in(place)?;
     let bench = Bench { folder, endpoint: server.url(), ecr };
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let request = format!(
@@ -80,12 +83,9 @@ pub fn run(kubestrap: PathBuf, build: &str, helper: Option<&Path>) -> io::Result
         Contender { name: HELPER, program: helper, arguments: words(&["get"]), input: HOST.to_owned(), rounds: ROUNDS };
     let cli = Contender { name: "aws ecr", program: aws, arguments: cli, input: String::new(), rounds: CLI_ROUNDS };
     println!("measuring the {build}; wall time of the whole process (median, p90), and its peak of resident memory");
-    let cold = [&ours, &theirs, &cli].map(|contender| bench.row(contender, true));
-    let cached = [&ours, &theirs].map(|contender| bench.row(contender, false));
-    let [ours_cold, theirs_cold, cli_cold] = cold.map(|row| row.map_err(io::Error::other));
-    let (ours_cold, theirs_cold, cli_cold) = (ours_cold?, theirs_cold?, cli_cold?);
-    let [ours_cached, theirs_cached] = cached;
-    let (ours_cached, theirs_cached) = (ours_cached?, theirs_cached?);
+    let [ours_cold, theirs_cold] = bench.side_by_side([&ours, &theirs], true)?;
+    let [cli_cold] = bench.side_by_side([&cli], true)?;
+    let [ours_cached, theirs_cached] = bench.side_by_side([&ours, &theirs], false)?;
     let verdict = |what: &str, ratio: f64, least: f64| {
         let met = if ratio >= least { "yes" } else { "NO" };
         println!("{what:<58} {ratio:6.1}x   target {least:4.1}x   {met}");
@@ -119,32 +119,53 @@ struct Seen {
 }
 
 impl Bench {
-    fn row(&self, contender: &Contender, cold: bool) -> io::Result<Seen> {
+    /// Rounds in turns, so that what else the machine does meets all of them alike; first for the time, then again for the
+    /// memory, for looking at it takes time.
+    fn side_by_side<const N: usize>(&self, contenders: [&Contender; N], cold: bool) -> io::Result<[Seen; N]> {
         self.forget()?;
-        // The first fills the page cache, and the other's cache when that is what is measured.
-        self.once(contender)?.wait()?;
-        let (mut times, mut peaks) = (Vec::new(), Vec::new());
+        // The first fills the page cache, and their own caches when those are what is measured.
+        for contender in contenders {
+            self.round(contender, false, false)?;
+        }
+        let mut samples = [(); N].map(|()| (Vec::new(), 0));
+        let rounds = contenders.iter().map(|contender| contender.rounds).min().unwrap_or_default();
         for weigh in [false, true] {
-            for _ in 0..contender.rounds {
-                if cold {
-                    self.forget()?;
+            for _ in 0..rounds {
+                for (contender, (times, most)) in contenders.iter().zip(&mut samples) {
+                    let (took, peak) = self.round(contender, cold, weigh)?;
+                    if weigh {
+                        *most = peak.max(*most);
+                    } else {
+                        times.push(took);
+                    }
                 }
-                let began = Instant::now();
-                let mut child = self.once(contender)?;
-                let peak = if weigh { peak(child.id()) } else { 0 };
-                let status = child.wait()?;
-                if !status.success() {
-                    return Err(io::Error::other(format!("{} failed", contender.name)));
-                }
-                if weigh { peaks.push(peak) } else { times.push(began.elapsed()) }
             }
         }
-        let series = Series::of(&times).ok_or_else(|| io::Error::other("no rounds"))?;
-        let memory = mib(peaks.into_iter().max().unwrap_or_default());
         let kind = if cold { "cold" } else { "cached" };
-        let (name, median, p90) = (contender.name, series.median_ms, series.p90_ms);
-        println!("{name:<28} {kind:<7} {median:7.1} ms {p90:7.1} ms {memory:7.1} MiB");
-        Ok(Seen { time: median, memory })
+        for (contender, (times, most)) in contenders.iter().zip(&samples) {
+            let Some(series) = Series::of(times) else { continue };
+            let (name, median, p90) = (contender.name, series.median_ms, series.p90_ms);
+            println!("{name:<28} {kind:<7} {median:7.1} ms {p90:7.1} ms {:7.1} MiB", mib(*most));
+        }
+        let seen = |(times, most): &(Vec<Duration>, u64)| Seen {
+            time: Series::of(times).map_or(f64::NAN, |series| series.median_ms),
+            memory: mib(*most),
+        };
+        Ok(std::array::from_fn(|index| seen(&samples[index])))
+    }
+
+    /// One run: how long it took, and its peak of memory in KiB when that is looked at.
+    fn round(&self, contender: &Contender, cold: bool, weigh: bool) -> io::Result<(Duration, u64)> {
+        if cold {
+            self.forget()?;
+        }
+        let began = Instant::now();
+        let mut child = self.once(contender)?;
+        let peak = if weigh { peak(child.id()) } else { 0 };
+        if !child.wait()?.success() {
+            return Err(io::Error::other(format!("{} failed", contender.name)));
+        }
+        Ok((began.elapsed(), peak))
     }
 
     /// Takes away what either of them keeps.
