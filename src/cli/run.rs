@@ -3,10 +3,12 @@
 use super::compose;
 use super::last_word::LastWord;
 use super::state::Lock;
-use super::{Global, trace_file};
+use super::{Global, trace_file, trust};
+use crate::adapters::token_cache::{self, TokenCache};
 use crate::observe::logs::Log;
 use crate::observe::metrics::{self, Metrics};
 use crate::observe::notify::{EXTEND_EVERY, Notify};
+use crate::observe::plugin_counts::PluginCounts;
 use crate::observe::progress::Progress;
 use crate::observe::screen::Screen;
 use crate::observe::trace::Recorder;
@@ -23,7 +25,7 @@ use kubestrap_core::node::{Node, Observer};
 use kubestrap_core::steps;
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -79,7 +81,10 @@ impl Run {
     }
 
     async fn start(&self, global: &Global, screen: &Screen) -> Outcome<Agent> {
-        let metrics = Rc::new(Metrics::default());
+        let mut metrics = Metrics::default();
+        let plugins = global.below_root(Path::new(token_cache::FOLDER));
+        metrics.show_plugins(PluginCounts(TokenCache::new(&plugins, trust::own_uid())));
+        let metrics = Rc::new(metrics);
         let recorder = Rc::new(Recorder::new(jiff::Timestamp::now()));
         let progress = Rc::new(Progress::new(screen.clone()));
         let notify = Rc::new(Notify::default());

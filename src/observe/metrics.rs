@@ -1,5 +1,6 @@
 //! Prometheus metrics. The table in the README lists them; a test compares.
 
+use crate::observe::plugin_counts::PluginCounts;
 use kubestrap_core::gate::{Admission, Call, Delivery, Gate};
 use kubestrap_core::model::cause::Failure;
 use kubestrap_core::model::report::Phase;
@@ -105,6 +106,11 @@ impl Metrics {
         r.register("port_call_failures", "Failed calls by port, method and cause", self.call_failures.clone());
         let report = "When the store last accepted this node's report";
         r.register("last_report_timestamp_seconds", report, self.last_report.clone());
+    }
+
+    /// Shows these counts too.
+    pub fn show_plugins(&mut self, counts: PluginCounts) {
+        self.registry.register_collector(Box::new(counts));
     }
 
     fn enter(&self, phase: Phase) {

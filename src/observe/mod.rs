@@ -5,6 +5,7 @@ pub mod calls;
 pub mod logs;
 pub mod metrics;
 pub mod notify;
+pub mod plugin_counts;
 pub mod progress;
 pub mod screen;
 pub mod serve;
