@@ -109,7 +109,10 @@ impl Mirrors {
     /// With what is wrong with it.
     pub fn add(&mut self, host: &str, registry: &str) -> Result<(), String> {
         let reference = format!("{host}/x");
-        registry_of(&reference).map_err(|why| format!("{host:?} is no registry: {why}"))?;
+        let found = registry_of(&reference).map_err(|why| format!("{host:?} is no registry: {why}"))?;
+        if found.whole != host {
+            return Err(format!("{host:?} is no registry: it has a path, and the login is for the whole host"));
+        }
         if Registry::parse(host).is_some() {
             return Err(format!("{host} is a registry of ECR itself, which needs no mirror"));
         }
@@ -281,6 +284,7 @@ mod tests {
             assert!(failure.detail.contains("no registry of ECR"), "{failure}");
         }
         assert!(mirrors.add("https://x.y", HOST).is_err());
+        assert!(mirrors.add("x.y/team", HOST).expect_err("a path").contains("path"));
         assert!(mirrors.add("x.y", "x.z").is_err());
         assert!(mirrors.add("public.ecr.aws", HOST).expect_err("itself").contains("itself"));
     }
