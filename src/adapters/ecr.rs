@@ -15,6 +15,9 @@ use kubestrap_core::ports::{RegistryToken, TokenRequest, WebIdentity};
 /// In CloudTrail, what asked.
 const SESSION: &str = "kubestrap-ecr";
 
+/// The SDK's variable for the endpoint of ECR alone.
+const ENDPOINT: &str = "AWS_ENDPOINT_URL_ECR";
+
 /// One attempt. The endpoint is the one that matches the registry's host: its region, FIPS, dual-stack.
 pub async fn registry_token(
     config: &SdkConfig,
@@ -33,10 +36,15 @@ pub async fn registry_token(
     let config = builder.build();
     match &request.api {
         Api::Private { fips, dual_stack, .. } => {
-            let mut builder = aws_sdk_ecr::config::Builder::from(&config).use_fips(*fips).use_dual_stack(*dual_stack);
-            if let Some(endpoint) = &endpoints.ecr {
-                builder = builder.endpoint_url(endpoint);
-            }
+            let mut builder = aws_sdk_ecr::config::Builder::from(&config);
+            // An endpoint that somebody named is asked as it is: the SDK refuses to make a FIPS or dual-stack one of it.
+            let is_named =
+                config.endpoint_url().is_some() || std::env::var_os(ENDPOINT).is_some_and(|url| !url.is_empty());
+            builder = match &endpoints.ecr {
+                Some(endpoint) => builder.endpoint_url(endpoint),
+                None if is_named => builder,
+                None => builder.use_fips(*fips).use_dual_stack(*dual_stack),
+            };
             private(&aws_sdk_ecr::Client::from_conf(builder.build()), &request.api).await
         }
         Api::Public => public(&aws_sdk_ecrpublic::Client::new(&config)).await,
