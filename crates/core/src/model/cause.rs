@@ -130,7 +130,7 @@ causes! {
     /// The machine's metadata service does not answer.
     MetadataUnavailable => "metadata-unavailable", GaveUp, Transient, "check that IMDSv2 is enabled for the instance";
     /// The cloud's API does not answer.
-    CloudUnavailable => "cloud-unavailable", GaveUp, Transient, "check the EC2 endpoint and the network";
+    CloudUnavailable => "cloud-unavailable", GaveUp, Transient, "check the AWS endpoint and the network";
     /// The Kubernetes API server does not answer.
     ApiUnavailable => "api-unavailable", GaveUp, Transient, "check `control_plane_endpoint` and the kube-apiserver container on the master";
     /// The Kubernetes API server refused a request.
