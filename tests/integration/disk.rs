@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A mount that ends with its case.
-struct Mount(PathBuf);
+pub struct Mount(PathBuf);
 
 impl Mount {
-    fn new(place: &Path, arguments: &[&str], source: &str) -> Option<Mount> {
+    /// Mounts it; none, and a word, when this user cannot.
+    pub fn new(place: &Path, arguments: &[&str], source: &str) -> Option<Mount> {
         let mut command = Command::new("mount");
         command.args(arguments).arg(source).arg(place).stderr(Stdio::null());
         if command.status().is_ok_and(|status| status.success()) {

@@ -11,6 +11,7 @@
 
 mod bucket_reader;
 mod bucket_writer;
+mod ecr;
 mod folder;
 mod kubeadm;
 mod machine;
