@@ -94,8 +94,13 @@ impl Entry {
         });
         let failure = document.failure.and_then(|part| {
             let cause = Cause::by_label(&part.cause)?;
+            // Not taken over as they stand: a terminal shows them.
             let failure = Failure::new(cause, part.attempted, part.detail);
-            Some((Failure { advice: part.advice, ..failure }, part.at))
+            let failure = match part.advice {
+                Some(advice) => failure.advise(advice),
+                None => failure,
+            };
+            Some((failure, part.at))
         });
         Some(Entry { login, failure })
     }
