@@ -1,6 +1,7 @@
 //! The targets. A new one: a function here, its line in [`TARGETS`], and two inputs at least in `corpus/<name>/`.
 
 mod config;
+mod ecr;
 mod machine;
 mod node;
 mod outside;
@@ -37,6 +38,15 @@ pub static TARGETS: &[Target] = &[
     Target { name: "certificate", about: "a PEM file on the machine", run: machine::certificate },
     Target { name: "journal", about: "the journal after a crash, or after an editor", run: machine::journal },
     Target { name: "kubeadm_output", about: "what kubeadm prints", run: machine::kubeadm_output },
+    Target { name: "ecr_request", about: "what the kubelet asks its plugin for ECR", run: ecr::request },
+    Target { name: "ecr_image", about: "an image whose registry gets a login, or none", run: ecr::image },
+    Target { name: "ecr_token", about: "authorization data of ECR", run: ecr::token },
+    Target { name: "ecr_cache", about: "a file of the cache of logins", run: ecr::cache },
+    Target {
+        name: "ecr_provider_config",
+        about: "the kubelet's configuration of its plugins",
+        run: ecr::provider_config,
+    },
 ];
 
 /// The input as text; what is no UTF-8 is replaced, as every reader of ours does with text that it only shows.
