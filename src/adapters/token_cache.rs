@@ -63,12 +63,16 @@ impl TokenCache {
         let attempted = || format!("use the cache {}", self.folder.display());
         let failed = |error| durable::failure(attempted(), &error);
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
-        let data = std::fs::symlink_metadata(&self.folder).map_err(failed)?;
-        if !data.is_dir() || data.uid() != self.own_uid || data.mode() & 0o022 != 0 {
+        if !self.is_ours().map_err(failed)? {
             let why = "it is not a folder that we alone may write to";
             return Err(Failure::new(Cause::UnsafeFile, attempted(), why));
         }
         Ok(())
+    }
+
+    fn is_ours(&self) -> std::io::Result<bool> {
+        let data = std::fs::symlink_metadata(&self.folder)?;
+        Ok(data.is_dir() && data.uid() == self.own_uid && data.mode() & 0o022 == 0)
     }
 
     /// The turn to ask for an entry; `None` while another process has it.
@@ -91,7 +95,11 @@ impl TokenCache {
     /// Counts how an invocation ended, one of [`ENDS`]; best effort. A count is a file of as many bytes: to append one is
     /// atomic, and needs no lock that a killed process could leave half-way.
     pub fn count(&self, end: &str) {
-        let flags = OFlag::O_NOFOLLOW.bits();
+        // Nothing is written where a link leads, or where others put what they like.
+        if !self.is_ours().is_ok_and(|ours| ours) {
+            return;
+        }
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
         let mut options = OpenOptions::new();
         let file = options.append(true).create(true).mode(0o600).custom_flags(flags).open(self.folder.join(end));
         let _ = file.and_then(|mut file| file.write_all(b"."));
