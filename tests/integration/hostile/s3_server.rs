@@ -198,9 +198,9 @@ const CASES: &[Case] = &[
         "pages without an end",
         |scene| lists(scene, page),
         Waits,
-        "store-unavailable",
+        "object-rejected",
         "list prod/",
-        "more than 100000 objects"
+        "more than 200000 objects"
     ),
     case!(
         "a list that promises more and gives nothing",
