@@ -4,6 +4,7 @@ use super::compose;
 use super::{Form, Global, Output, print, print_json};
 use crate::observe::text::fold;
 use clap::Args;
+use kubestrap_core::ecr::wiring;
 use kubestrap_core::engine::{self, PlanRow, Wish};
 use kubestrap_core::gate::ReadOnly;
 use kubestrap_core::kubeadm::{documents, tools};
@@ -50,6 +51,7 @@ impl Plan {
 /// The documents `run` would give to kubeadm. The token of an init does not exist yet.
 async fn documents_for(node: &Node) -> Outcome<Vec<Value>> {
     let (settings, identity) = (&node.settings, &node.identity);
+    let flags = wiring::intended_flags(node).await?;
     if settings.role == Role::Master {
         let version = match &settings.kubernetes.version {
             Some(version) => version.clone(),
@@ -57,7 +59,7 @@ async fn documents_for(node: &Node) -> Outcome<Vec<Value>> {
         };
         let token = BootstrapToken::from_random(&[0; 32])
             .ok_or_else(|| Failure::new(Cause::Internal, "show the documents", "no token for them"))?;
-        return Ok(documents::init(settings, identity, &version, &token));
+        return Ok(documents::init(settings, identity, &version, &token, flags.as_ref()));
     }
     let store = Store::of(node);
     let register = store.register().await?;
@@ -75,7 +77,7 @@ async fn documents_for(node: &Node) -> Outcome<Vec<Value>> {
     };
     let verified = verify(&object.body, &expectation.with_register(register.as_ref().map(|seen| &seen.register)))?;
     let bundle = verified.bundle();
-    Ok(documents::join(settings, identity, &bundle.endpoint, &bundle.ca_sha256, &bundle.token))
+    Ok(documents::join(settings, identity, &bundle.endpoint, &bundle.ca_sha256, &bundle.token, flags.as_ref()))
 }
 
 fn word(wish: &Wish) -> &'static str {

@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// The records of jobs, which have locks of their own: a wrapper may be writing there.
 const JOBS: &str = "/var/lib/kubestrap/jobs";
+/// Where the agent writes more; what a dead one left there may be a login of ECR.
+const ELSEWHERE: [&str; 2] = ["/etc/kubernetes/kubestrap", "/etc/containerd/certs.d"];
 /// Locked for as long as an agent lives; removed by nobody.
 const LOCK: &str = "/var/lib/kubestrap/lock";
 
@@ -45,6 +47,9 @@ impl Lock {
                 });
                 cross(Point::StateLockNamed, &path);
                 durable::sweep_dead(durable::folder_of(&path), &global.below_root(Path::new(JOBS)));
+                for folder in ELSEWHERE {
+                    durable::sweep_dead(&global.below_root(Path::new(folder)), Path::new(""));
+                }
                 Ok(Lock(lock))
             }
             Err((_, Errno::EWOULDBLOCK)) => {

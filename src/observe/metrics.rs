@@ -1,7 +1,7 @@
 //! Prometheus metrics. The table in the README lists them; a test compares.
 
 use crate::observe::plugin_counts::PluginCounts;
-use kubestrap_core::gate::{Admission, Call, Delivery, Gate};
+use kubestrap_core::gate::{Admission, Call, Delivery, Gate, Method};
 use kubestrap_core::model::cause::Failure;
 use kubestrap_core::model::report::Phase;
 use kubestrap_core::node::{Event, Observer, Status};
@@ -54,6 +54,9 @@ pub struct Metrics {
     bundle_expiry: Family<Nothing, Gauge>,
     certificate_expiry: Family<Nothing, Gauge>,
     store_errors: Family<CauseOnly, Counter>,
+    registry_calls: Counter,
+    registry_errors: Family<CauseOnly, Counter>,
+    registry_expiry: Family<Nothing, Gauge>,
     calls: Family<PortCall, Counter>,
     call_seconds: Family<PortCall, SecondsSum>,
     call_failures: Family<PortCallCause, Counter>,
@@ -73,6 +76,9 @@ impl Default for Metrics {
             bundle_expiry: Family::default(),
             certificate_expiry: Family::default(),
             store_errors: Family::default(),
+            registry_calls: Counter::default(),
+            registry_errors: Family::default(),
+            registry_expiry: Family::default(),
             calls: Family::default(),
             call_seconds: Family::default(),
             call_failures: Family::default(),
@@ -101,6 +107,10 @@ impl Metrics {
         let expiry = "When the first certificate below /etc/kubernetes expires";
         r.register("certificate_expiry_timestamp_seconds", expiry, self.certificate_expiry.clone());
         r.register("store_errors", "Failed requests to the object store by cause", self.store_errors.clone());
+        r.register("registry_token_calls", "Requests of the agent to ECR for a login", self.registry_calls.clone());
+        r.register("registry_token_errors", "Those that failed by cause", self.registry_errors.clone());
+        let expiry = "When the first of the logins that containerd has for ECR ends";
+        r.register("registry_login_expiry_timestamp_seconds", expiry, self.registry_expiry.clone());
         r.register("port_calls", "Calls to the outside world by port and method", self.calls.clone());
         r.register("port_call_seconds", "Time spent in these calls", self.call_seconds.clone());
         r.register("port_call_failures", "Failed calls by port, method and cause", self.call_failures.clone());
@@ -126,6 +136,7 @@ impl Metrics {
             (&self.bundle_expiry, status.bundle_expires_at),
             (&self.certificate_expiry, status.certificates_expire_at),
             (&self.last_report, status.last_report_at),
+            (&self.registry_expiry, status.registry_login_expires_at),
         ];
         for (family, time) in times {
             match time {
@@ -196,8 +207,15 @@ impl Gate for Metrics {
         let label = PortCall { call: call.name };
         self.calls.get_or_create(&label).inc();
         self.call_seconds.get_or_create(&label).inc_by(took);
+        let is_registry = call.name == Method::CloudRegistryToken.name();
+        if is_registry {
+            self.registry_calls.inc();
+        }
         if let Err(failure) = result {
             let cause = failure.cause.row().label;
+            if is_registry {
+                self.registry_errors.get_or_create(&CauseOnly { cause }).inc();
+            }
             self.call_failures.get_or_create(&PortCallCause { call: call.name, cause }).inc();
             if call.name.starts_with("objects.") {
                 self.store_errors.get_or_create(&CauseOnly { cause }).inc();
@@ -258,6 +276,19 @@ mod tests {
         assert!(known.len() == 1 && known[0].ends_with(" 1700000000"), "{known:?}");
         metrics.refresh(&Status::default());
         assert_eq!(series(metrics.encode()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn requests_for_logins_are_counted_with_their_errors() {
+        let metrics = Metrics::default();
+        let failure = Failure::new(Cause::AccessDenied, "ask ECR", "403");
+        for (ticket, result) in [(1, Ok(())), (2, Err(&failure))] {
+            metrics.before(&call("cloud.registry_token"), ticket);
+            metrics.after(&call("cloud.registry_token"), ticket, result);
+        }
+        let text = metrics.encode();
+        assert!(text.contains("kubestrap_registry_token_calls_total 2\n"), "{text}");
+        assert!(text.contains("kubestrap_registry_token_errors_total{cause=\"access-denied\"} 1\n"), "{text}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn instance(user_data: &str) -> String {
 fn worker(world: &World, imds: &Server) -> Machine {
     let store = world.path("store").display().to_string();
     let text = format!(
-        "cluster: prod\nrole: worker\nstore: file://{store}\nidentity: ec2\naws: {{ metadata_endpoint: '{}' }}\n",
+        "cluster: prod\nrole: worker\nstore: file://{store}\nidentity: ec2\naws: {{ metadata_endpoint: '{}', ecr_endpoint: 'http://127.0.0.1:9' }}\n",
         imds.url()
     );
     world.bare_machine("i-0123456789abcdef0", &text)

@@ -168,7 +168,7 @@ fn answers_of_the_metadata_service_without_an_end() {
         let world = World::new();
         let peer = Peer::start(answer);
         let text = format!(
-            "cluster: prod\nrole: worker\nstore: file://{}\nidentity: ec2\naws: {{ metadata_endpoint: '{}' }}\n",
+            "cluster: prod\nrole: worker\nstore: file://{}\nidentity: ec2\naws: {{ metadata_endpoint: '{}', ecr_endpoint: 'http://127.0.0.1:9' }}\n",
             world.path("store").display(),
             peer.url()
         );

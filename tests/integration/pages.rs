@@ -87,7 +87,7 @@ fn a_plan_shows_steps_and_documents_without_secrets_and_changes_nothing() {
     insta::assert_snapshot!("plan_of_a_worker", steady(&plan, &world, &worker));
     let json = worker.run(&["plan", "-o", "json"]).expect(0).stdout;
     let parsed: Value = serde_json::from_str(&json).expect("JSON");
-    assert_eq!(parsed["steps"][1]["wish"], "wanted");
+    assert_eq!(parsed["steps"][2]["wish"], "wanted");
     assert!(worker.picture("/") == before && worker.events().is_empty(), "plan changed something");
     let bundle = world.bundle();
     let secret = bundle["token"].as_str().and_then(|token| token.split_once('.')).expect("a token").1;

@@ -49,7 +49,8 @@ fn master(world: &World, imds: &Server) -> Machine {
     let port = world.port;
     let text = format!(
         "cluster: prod\nrole: master\nstore: s3://bucket/k8s\ns3: {{ endpoint: '{STORE}', region: eu-central-1 }}\n\
-         identity: ec2\naws: {{ metadata_endpoint: '{}', ec2_endpoint: 'http://ec2.example.invalid' }}\n\
+         identity: ec2\naws: {{ metadata_endpoint: '{}', ec2_endpoint: 'http://ec2.example.invalid', \
+         ecr_endpoint: 'http://ecr.example.invalid' }}\n\
          control_plane_endpoint: 127.0.0.1:{port}\nmetrics: {{ textfile: /var/lib/kubestrap.prom }}\n\
          kubeadm: {{ InitConfiguration: {{ localAPIEndpoint: {{ advertiseAddress: 127.0.0.1, bindPort: {port} }} }} }}\n",
         imds.url()

@@ -92,19 +92,31 @@ fn metrics_are_a_textfile_and_a_page() {
     let port = free_port();
     let textfile = "/var/lib/node_exporter/kubestrap.prom";
     std::fs::create_dir_all(master.path("/var/lib/node_exporter")).expect("mkdir");
-    master.configure(&format!("metrics: {{ textfile: {textfile}, listen: '127.0.0.1:{port}' }}\n"));
+    // ECR refuses once, so that there is an error and a login.
+    let refused = std::sync::atomic::AtomicBool::new(false);
+    let ecr = crate::peer::Peer::start(move |_| match refused.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        false => crate::ecr_agent::refusal("ThrottlingException"),
+        true => crate::ecr_agent::login("pw"),
+    });
+    master.configure(&format!(
+        "metrics: {{ textfile: {textfile}, listen: '127.0.0.1:{port}' }}\naws: {{ ecr_endpoint: '{}' }}\n\
+         ecr: {{ registries: [123456789012.dkr.ecr.eu-west-1.amazonaws.com] }}\n",
+        ecr.url()
+    ));
     // A step that fails once, and a report that the store refuses once, so that failures are counted too.
     master.script("faults: [{command: init, phase: kubeconfig, action: fail, times: 1}]");
     let reports = world.store_path("prod/nodes");
     std::fs::create_dir_all(reports.parent().expect("prod")).expect("mkdir");
     std::fs::write(&reports, "").expect("a file where a folder must be");
-    let mut agent = master.start(&["run"]);
+    let mut agent = Agent::start(&mut crate::ecr_agent::command(&master, &["run"]));
     agent.until_logged("report: failed to");
     std::fs::remove_file(&reports).expect("remove");
     agent.until_logged("phase: ready");
     let address = format!("127.0.0.1:{port}");
     let page = || crate::http::request(&address, "GET /metrics");
-    eventually("the page speaks of the last report", || page().1.contains("kubestrap_last_report_timestamp_seconds "));
+    for last in ["kubestrap_last_report_timestamp_seconds ", "kubestrap_registry_login_expiry_timestamp_seconds "] {
+        eventually(&format!("the page speaks of {last}"), || page().1.contains(last));
+    }
     let (status, text) = page();
     assert_eq!(status, 200);
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");

@@ -112,6 +112,8 @@ pub struct Status {
     pub bundle_expires_at: Option<Timestamp>,
     /// Earliest expiry of the certificates.
     pub certificates_expire_at: Option<Timestamp>,
+    /// When the first of the logins that containerd has for ECR ends.
+    pub registry_login_expires_at: Option<Timestamp>,
     /// The last lines of a failed kubeadm, redacted.
     pub log_tail: Vec<String>,
     /// When the last report was accepted by the store.

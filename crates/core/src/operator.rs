@@ -1,6 +1,8 @@
 //! The operator's tools: what a person may do that the agent never does by itself. The caller asks for confirmation;
 //! here the state is read, shown and changed.
 
+use crate::ecr::wiring::Leftover;
+use crate::ecr::{logins, wiring};
 use crate::journal::Journal;
 use crate::kubeadm::machine::Machine;
 use crate::kubeadm::reset::{self, ResetProof};
@@ -9,6 +11,7 @@ use crate::model::register::{Register, RegisterState};
 use crate::node::Node;
 use crate::store::Store;
 use crate::store::register::Seen;
+use std::path::PathBuf;
 
 /// Who holds the register, for a person who is about to unlock it. Fails when there is nothing to unlock.
 pub async fn register_to_unlock(store: &Store) -> Outcome<Seen> {
@@ -49,12 +52,21 @@ pub struct ResetPlan {
     pub traces: Vec<String>,
     /// Whether an attempt is recorded, and what became of it.
     pub story: String,
+    /// Files with logins and wiring of ours, which go too, in whole or in part.
+    pub credentials: Vec<PathBuf>,
+    providers: Vec<Leftover>,
+    logins: Vec<PathBuf>,
     proof: Option<ResetProof>,
 }
 
 impl ResetPlan {
     /// Whether there is anything to do.
     pub fn is_needed(&self) -> bool {
+        self.proof.is_some() || !self.credentials.is_empty()
+    }
+
+    /// Whether it runs `kubeadm reset`, and is not about credentials alone.
+    pub fn runs_kubeadm(&self) -> bool {
         self.proof.is_some()
     }
 }
@@ -74,8 +86,13 @@ pub fn plan_reset(node: &Node, force: bool) -> Outcome<ResetPlan> {
     // A reset that was killed may have cleaned the machine: it is not done before the journal says so. Until then the
     // journal tells of a node that is not there, and `run` refuses.
     let interrupted = attempt.as_ref().is_some_and(|attempt| attempt.resetting);
+    // Read before the kubelet's flags go, which may name another file than ours.
+    let providers = wiring::leftovers(node)?;
+    let logins = logins::all_ours(&*node.world.files, node.settings.ecr.certs_dir())?;
+    let credentials = providers.iter().map(|leftover| leftover.file.clone()).chain(logins.clone()).collect();
+    let plan = ResetPlan { traces, story, credentials, providers, logins, proof: None };
     if machine.is_clean() && !interrupted {
-        return Ok(ResetPlan { traces, story, proof: None });
+        return Ok(plan);
     }
     let proof = if force {
         ResetProof::by_operator(attempt.as_ref(), &machine)
@@ -85,13 +102,17 @@ pub fn plan_reset(node: &Node, force: bool) -> Outcome<ResetPlan> {
     let proof = proof.map_err(|failure| {
         if force { failure } else { failure.advise("`kubestrap reset --force` resets a node that kubestrap made") }
     })?;
-    Ok(ResetPlan { traces, story, proof: Some(proof) })
+    Ok(ResetPlan { proof: Some(proof), ..plan })
 }
 
 /// Carries the reset out; nothing happens when it is not needed. The next `run` begins a new attempt.
 pub async fn carry_out_reset(node: &Node, plan: ResetPlan) -> Outcome<()> {
-    match plan.proof {
-        Some(proof) => reset::reset(node, proof).await,
-        None => Ok(()),
+    if let Some(proof) = plan.proof {
+        reset::reset(node, proof).await?;
     }
+    // Behind it: the kubelet that needed them has stopped for good.
+    for leftover in &plan.providers {
+        wiring::take_out(node, leftover)?;
+    }
+    plan.logins.iter().try_for_each(|path| node.world.files.remove(path))
 }

@@ -19,6 +19,8 @@ const LIFECYCLE_AGE: SignedDuration = SignedDuration::from_mins(30);
 
 /// The longest that an API server is away: less than the half hour for which joins are tried.
 const LONGEST_API_OUTAGE: Duration = Duration::from_secs(25 * 60);
+/// The longest that ECR is away.
+const LONGEST_ECR_OUTAGE: Duration = Duration::from_secs(60 * 60);
 /// How long EC2 is blind at most.
 const LONGEST_BLINDNESS: Duration = Duration::from_secs(40 * 60);
 
@@ -73,6 +75,12 @@ fn strike(universe: &Rc<Universe>, calamity: Calamity) {
             universe.count(calamity.name());
             universe.note_world(format_args!("the API server is DOWN for {} s", lasts.as_secs()));
             universe.api_away_until.set(universe.timeline.now() + lasts);
+        }
+        Calamity::EcrAway => {
+            let lasts = for_a_while(universe, Duration::from_secs(300), LONGEST_ECR_OUTAGE);
+            universe.count(calamity.name());
+            universe.note_world(format_args!("ECR is AWAY for {} s", lasts.as_secs()));
+            universe.ecr_away_until.set(universe.timeline.now() + lasts);
         }
         Calamity::Ec2Blind => {
             let lasts = for_a_while(universe, Duration::from_secs(300), LONGEST_BLINDNESS);

@@ -51,6 +51,12 @@ faults! {
     Ec2HidesAsker => "ec2-hides-asker";
     /// EC2 repeats a state that an instance had minutes ago.
     Ec2OldState => "ec2-old-state";
+    /// ECR refuses with ThrottlingException.
+    EcrThrottled => "ecr-throttled";
+    /// ECR denies a login, passing: a policy that is being changed.
+    EcrDenied => "ecr-denied";
+    /// ECR gives a login that ends within seconds.
+    EcrNearlyOver => "ecr-nearly-over";
     /// The metadata service does not answer.
     ImdsLost => "imds-lost";
     /// It answers 404 for what every instance has.
@@ -82,7 +88,7 @@ faults! {
 impl Fault {
     /// Whether it can only strike instances of EC2.
     pub fn is_of_ec2(self) -> bool {
-        self.name().starts_with("ec2-") || self.name().starts_with("imds-")
+        ["ec2-", "ecr-", "imds-"].iter().any(|service| self.name().starts_with(service))
     }
 }
 
@@ -144,6 +150,7 @@ impl Rates {
         .with(Fault::Ec2Hides, 5_000)
         .with(Fault::Ec2HidesAsker, 3_000)
         .with(Fault::Ec2OldState, 5_000)
+        .with(Fault::EcrThrottled, 3_000)
         .with(Fault::ImdsLost, 2_000)
         .with(Fault::Imds404, 2_000)
         .with(Fault::Imds5xx, 2_000)

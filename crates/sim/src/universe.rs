@@ -51,6 +51,8 @@ pub struct Universe {
     pub api_away_until: Cell<Duration>,
     /// Until when EC2 shows nobody anything.
     pub blind_until: Cell<Duration>,
+    /// Until when ECR gives no logins.
+    pub ecr_away_until: Cell<Duration>,
     /// Calls by machine and name since everything settled (before that: since the beginning).
     pub calls: RefCell<BTreeMap<(usize, &'static str), u64>>,
 }
@@ -73,6 +75,7 @@ impl Universe {
             losses_due: Cell::new(0),
             api_away_until: Cell::new(Duration::ZERO),
             blind_until: Cell::new(Duration::ZERO),
+            ecr_away_until: Cell::new(Duration::ZERO),
             calls: RefCell::default(),
             scenario: scenario.clone(),
             rng,

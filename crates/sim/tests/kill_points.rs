@@ -13,8 +13,6 @@ const ELSEWHERE: &[(Method, &str)] = &[
     ),
     (Method::ObjectsExpiryRules, "`doctor` alone, which changes nothing"),
     (Method::CloudCredentials, "`doctor` alone, which changes nothing"),
-    (Method::HostProgram, "nobody asks yet"),
-    (Method::CloudRegistryToken, "the plugin alone, which is no node"),
     (Method::HostHostname, "before there is a node: nothing was begun, and the next start asks again"),
     (Method::HostDefaultAddress, "before there is a node: nothing was begun, and the next start asks again"),
 ];

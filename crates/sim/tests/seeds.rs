@@ -40,6 +40,7 @@ scenarios! {
     partitions: "partitions", 60;
     api_away: "api-away", 20;
     disk: "disk", 60;
+    logins: "logins", 40;
     cloud: "cloud", 60;
     blind: "blind", 12;
     forgotten: "forgotten", 60;

@@ -4,6 +4,7 @@
 mod cluster;
 mod judge;
 mod machine;
+mod registry;
 mod store;
 
 use super::compose;
@@ -138,6 +139,7 @@ async fn all(global: &Global) -> Vec<Check> {
     checks.push(Check::ok("identity", identity));
     checks.extend(store::checks(&node).await);
     checks.extend(machine::checks(&node).await);
+    checks.extend(registry::checks(&node).await);
     checks.extend(cluster::checks(&node).await);
     checks
 }

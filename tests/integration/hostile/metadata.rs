@@ -32,7 +32,7 @@ fn answers(scene: &mut Scene, path: &'static str, bad: impl Fn() -> Reply + Send
     scene.victim.write(
         "/etc/kubestrap/config.yaml",
         &format!(
-            "cluster: prod\nrole: worker\nstore: file://{store}\nidentity: ec2\naws: {{ metadata_endpoint: '{url}' }}\n"
+            "cluster: prod\nrole: worker\nstore: file://{store}\nidentity: ec2\naws: {{ metadata_endpoint: '{url}', ecr_endpoint: 'http://127.0.0.1:9' }}\n"
         ),
     );
     scene.servers.push(imds);

@@ -1,6 +1,7 @@
 //! The stories, and what must be true at the end of each.
 
 use super::stage::{Scene, temporaries};
+use crate::ecr_agent::{IRELAND, PROVIDERS, hosts, written_before};
 use crate::world::{CLUSTER, Machine, World};
 use base64::Engine;
 use nix::fcntl::{Flock, FlockArg};
@@ -87,6 +88,12 @@ fn published_ca(master: &Machine) -> String {
     String::from_utf8(bytes).expect("PEM")
 }
 
+/// The kubelet was started with a file that is there.
+fn knows_the_plugin(machine: &Machine) {
+    assert!(machine.read(PROVIDERS).contains("ecr-credential-provider"));
+    assert!(machine.read("/var/lib/kubelet/kubeadm-flags.env").contains(PROVIDERS));
+}
+
 fn nodes(master: &Machine) -> BTreeSet<String> {
     let objects = master.api_objects();
     objects.keys().filter_map(|path| path.strip_prefix("/api/v1/nodes/")).map(str::to_owned).collect()
@@ -99,6 +106,7 @@ fn run_once() -> Vec<String> {
 fn master_scene(_shared: &mut Option<Shared>) -> Scene {
     let world = Rc::new(World::new());
     let machine = world.master("m1");
+    machine.configure("ecr: { enabled: true }\n");
     Scene { world, master: None, machine, arguments: run_once(), gives_up: false }
 }
 
@@ -119,6 +127,7 @@ fn is_the_master(scene: &Scene) {
     let (certs, resets) = (phases(master, "certs"), master.succeeded("reset"));
     assert!(certs <= 1 + resets, "{certs} CAs were made, and {resets} resets");
     assert_eq!(nodes(master), ["m1".to_owned()].into());
+    knows_the_plugin(master);
     left_nothing(scene);
 }
 
@@ -134,6 +143,7 @@ fn worker_scene(shared: &mut Option<Shared>) -> Scene {
     let Shared { world, master } = established(shared);
     let count = std::fs::read_dir(world.path("")).expect("list").count();
     let machine = world.worker(&format!("w{count}"));
+    machine.configure("ecr: { enabled: true }\n");
     Scene { world, master, machine, arguments: run_once(), gives_up: false }
 }
 
@@ -143,6 +153,7 @@ fn is_a_worker(scene: &Scene) {
     assert!(nodes(master).contains(&worker.name), "{:?}", nodes(master));
     let journal = scene.journal();
     assert!(journal.iter().any(|line| line["entry"] == "completed"), "{journal:?}");
+    knows_the_plugin(worker);
     let secrets = crate::secrets::secrets(&scene.world, master);
     assert_eq!(crate::secrets::only_root_reads(worker, &secrets), 0, "a worker keeps no token");
     left_nothing(scene);
@@ -151,6 +162,7 @@ fn is_a_worker(scene: &Scene) {
 fn reset_scene(shared: &mut Option<Shared>) -> Scene {
     let mut scene = worker_scene(shared);
     scene.machine.run(&["run", "--once"]).expect(0);
+    written_before(&scene.machine, IRELAND, 3600, 1800);
     // Too quick for its wrapper to note its pid, otherwise.
     scene.machine.script("faults: [{command: reset, phase: preflight, action: slow, seconds: 0.15}]");
     scene.gives_up = true;
@@ -163,6 +175,7 @@ fn is_clean_and_joins_again(scene: &Scene) {
     for path in ["/etc/kubernetes/kubelet.conf", "/etc/kubernetes/pki/ca.crt", "/var/lib/kubelet/config.yaml"] {
         assert!(!worker.has(path), "{path} is still there");
     }
+    assert!(!worker.has(PROVIDERS) && !worker.has(&hosts(IRELAND)), "what was written for ECR is still there");
     left_nothing(scene);
     worker.run(&["run", "--once"]).expect(0);
     is_a_worker(scene);

@@ -4,6 +4,7 @@ mod bundle;
 mod certificates;
 mod images;
 mod register;
+mod registry;
 mod report;
 
 pub use report::{build_report, final_report};
@@ -13,9 +14,11 @@ use crate::model::identity::Role;
 
 /// The duties of a role.
 pub fn for_role(role: Role) -> Vec<Box<dyn Duty>> {
+    // Logins before images, which may need them.
     let mut duties: Vec<Box<dyn Duty>> = vec![
         Box::<report::ReportDuty>::default(),
         Box::new(certificates::CertificatesDuty),
+        Box::<registry::RegistryDuty>::default(),
         Box::<images::ImagesDuty>::default(),
     ];
     if role == Role::Master {

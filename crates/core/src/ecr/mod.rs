@@ -7,6 +7,8 @@ pub mod fetch;
 pub mod host;
 pub mod hosts_toml;
 pub mod image;
+pub mod logins;
 pub mod plugin;
 pub mod provider_config;
 pub mod token;
+pub mod wiring;

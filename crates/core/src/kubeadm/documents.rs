@@ -4,6 +4,7 @@
 //! as kubeadm runs; `plan` shows them with [`masked`].
 
 use crate::config::settings::{CloudProvider, NodeSettings, Settings};
+use crate::ecr::wiring::{BIN_FLAG, CONFIG_FLAG, KubeletFlags};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::identity::Identity;
 use crate::model::names::{BootstrapToken, CaHash, Endpoint};
@@ -36,8 +37,14 @@ pub fn root_flags(node: &Node) -> Vec<String> {
     node.rootfs.iter().flat_map(|root| ["--rootfs".to_owned(), root.clone()]).collect()
 }
 
-/// The documents of `kubeadm init`.
-pub fn init(settings: &Settings, identity: &Identity, version: &KubeVersion, token: &BootstrapToken) -> Vec<Value> {
+/// The documents of `kubeadm init`; `providers` are the kubelet's flags for credential providers, where there are any.
+pub fn init(
+    settings: &Settings,
+    identity: &Identity,
+    version: &KubeVersion,
+    token: &BootstrapToken,
+    providers: Option<&KubeletFlags>,
+) -> Vec<Value> {
     let patches = &settings.kubeadm;
     let init = json!({
         "apiVersion": API_VERSION,
@@ -49,7 +56,7 @@ pub fn init(settings: &Settings, identity: &Identity, version: &KubeVersion, tok
             "groups": ["system:bootstrappers:kubeadm:default-node-token"],
         }],
         "localAPIEndpoint": { "advertiseAddress": identity.address.to_string() },
-        "nodeRegistration": registration(settings, identity),
+        "nodeRegistration": registration(settings, identity, providers),
     });
     let mut documents = vec![merged(init, &patches.init), merged(cluster(settings, version), &patches.cluster)];
     for (kind, api, patch) in [
@@ -99,13 +106,14 @@ fn cluster(settings: &Settings, version: &KubeVersion) -> Value {
     document
 }
 
-/// The document of a worker's `kubeadm join`, by token and CA hash.
+/// The document of a worker's `kubeadm join`, by token and CA hash; `providers` as for [`init`].
 pub fn join(
     settings: &Settings,
     identity: &Identity,
     endpoint: &Endpoint,
     ca: &CaHash,
     token: &BootstrapToken,
+    providers: Option<&KubeletFlags>,
 ) -> Vec<Value> {
     let join = json!({
         "apiVersion": API_VERSION,
@@ -115,18 +123,18 @@ pub fn join(
             "caCertHashes": [ca.as_str()],
             "token": token.expose().expose(),
         } },
-        "nodeRegistration": registration(settings, identity),
+        "nodeRegistration": registration(settings, identity, providers),
         "timeouts": { "discovery": DISCOVERY_TIMEOUT },
     });
     vec![merged(join, &settings.kubeadm.join)]
 }
 
 /// `nodeRegistration`, the same for init and join: what follows from settings and identity.
-fn registration(settings: &Settings, identity: &Identity) -> Value {
+fn registration(settings: &Settings, identity: &Identity, providers: Option<&KubeletFlags>) -> Value {
     let node = &settings.node;
     let mut registration = json!({
         "name": identity.node_name,
-        "kubeletExtraArgs": kubelet_arguments(node, identity),
+        "kubeletExtraArgs": kubelet_arguments(node, identity, providers),
     });
     if let Some(socket) = &node.cri_socket {
         merge(&mut registration, &json!({ "criSocket": socket }));
@@ -139,7 +147,7 @@ fn registration(settings: &Settings, identity: &Identity) -> Value {
 }
 
 /// Kubelet flags that differ from node to node, and so cannot be in the KubeletConfiguration all nodes share.
-fn kubelet_arguments(node: &NodeSettings, identity: &Identity) -> Vec<Value> {
+fn kubelet_arguments(node: &NodeSettings, identity: &Identity, providers: Option<&KubeletFlags>) -> Vec<Value> {
     let mut labels = identity.labels.clone();
     labels.extend(node.labels.clone());
     let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -147,6 +155,10 @@ fn kubelet_arguments(node: &NodeSettings, identity: &Identity) -> Vec<Value> {
     let mut add = |name: &str, value: String| arguments.push(json!({ "name": name, "value": value }));
     if node.cloud_provider == CloudProvider::External {
         add("cloud-provider", "external".to_owned());
+    }
+    if let Some(flags) = providers {
+        add(BIN_FLAG, flags.bin_dir.to_string_lossy().into_owned());
+        add(CONFIG_FLAG, flags.config.to_string_lossy().into_owned());
     }
     add("node-ip", identity.address.to_string());
     if !labels.is_empty() {
@@ -246,6 +258,13 @@ mod tests {
         BootstrapToken::parse("abcdef.0123456789abcdef").expect("token")
     }
 
+    fn flags() -> KubeletFlags {
+        KubeletFlags {
+            config: "/etc/kubernetes/kubestrap/credential-providers.yaml".into(),
+            bin_dir: "/usr/bin".into(),
+        }
+    }
+
     #[test]
     fn init_documents_carry_what_is_known_and_nothing_else() {
         let mut settings = testing::settings("role: master\ncontrol_plane_endpoint: api.example.com:6443\n");
@@ -254,7 +273,7 @@ mod tests {
         settings.kubeadm.kubelet.insert("failCgroupV1".to_owned(), json!(false));
         settings.kubeadm.init.insert("localAPIEndpoint".to_owned(), json!({ "bindPort": 7443 }));
         let version = KubeVersion::parse("v1.36.1").expect("version");
-        let documents = init(&settings, &testing::identity("m1"), &version, &token());
+        let documents = init(&settings, &testing::identity("m1"), &version, &token(), Some(&flags()));
         insta::assert_snapshot!(render(&masked(&documents)).expect("yaml"));
         assert!(render(&documents).expect("yaml").contains("abcdef.0123456789abcdef"));
     }
@@ -264,7 +283,7 @@ mod tests {
         let settings = testing::settings("role: worker\n");
         let endpoint = Endpoint::parse("api.example.com:6443").expect("endpoint");
         let ca = CaHash::from_digest(&[1; 32]);
-        let documents = join(&settings, &testing::identity("w1"), &endpoint, &ca, &token());
+        let documents = join(&settings, &testing::identity("w1"), &endpoint, &ca, &token(), None);
         insta::assert_snapshot!(render(&masked(&documents)).expect("yaml"));
     }
 

@@ -1,6 +1,7 @@
 //! `kubeadm-init`: makes the control plane, while holding the register.
 
 use super::journal;
+use crate::ecr::wiring;
 use crate::engine::{Step, Verdict};
 use crate::journal::{Attempt, AttemptKind, Entry};
 use crate::kube::{Api, tokens};
@@ -121,7 +122,8 @@ async fn begin(node: &Node, _held: &Held, attempt: &Attempt) -> Outcome<Ended> {
 async fn start(node: &Node, attempt: &Attempt, more: &[&str]) -> Outcome<Ended> {
     let tools = tools::versions(node).await?;
     let token = tokens::random_token(&*node.world.time);
-    let documents = documents::init(&node.settings, &node.identity, &tools.kubeadm, &token);
+    let flags = wiring::flags(node)?;
+    let documents = documents::init(&node.settings, &node.identity, &tools.kubeadm, &token, flags.as_ref());
     let path = documents::path("init");
     node.world.files.write(&path, documents::render(&documents)?.as_bytes(), 0o600)?;
     let (path, root_flags) = (path.to_string_lossy(), documents::root_flags(node));

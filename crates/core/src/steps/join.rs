@@ -2,6 +2,7 @@
 //! what is used.
 
 use super::journal;
+use crate::ecr::wiring;
 use crate::engine::{Step, Verdict};
 use crate::join::wait::{Memory, usable_bundle};
 use crate::journal::{Attempt, AttemptKind, Entry};
@@ -160,7 +161,15 @@ fn record(node: &Node, bundle: &VerifiedBundle) -> Outcome<Attempt> {
 /// The bundle is verified, which its type proves: nothing else can be joined (safety rule 4).
 async fn join(node: &Node, bundle: &VerifiedBundle, attempt: &Attempt) -> Outcome<()> {
     let bundle = bundle.bundle();
-    let documents = documents::join(&node.settings, &node.identity, &bundle.endpoint, &bundle.ca_sha256, &bundle.token);
+    let flags = wiring::flags(node)?;
+    let documents = documents::join(
+        &node.settings,
+        &node.identity,
+        &bundle.endpoint,
+        &bundle.ca_sha256,
+        &bundle.token,
+        flags.as_ref(),
+    );
     let path = documents::path("join");
     node.world.files.write(&path, documents::render(&documents)?.as_bytes(), 0o600)?;
     let (text, root_flags) = (path.to_string_lossy(), documents::root_flags(node));

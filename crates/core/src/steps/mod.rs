@@ -9,6 +9,7 @@ mod init;
 mod join;
 mod preflight;
 mod publish;
+mod registry;
 
 pub use claim::holder;
 pub(crate) use preflight::runtime_socket;
@@ -25,6 +26,7 @@ pub fn for_role(role: Role) -> Vec<Box<dyn Step>> {
     match role {
         Role::Master => vec![
             Box::new(preflight::Preflight),
+            Box::<registry::RegistryCredentials>::default(),
             Box::<claim::ClaimRegister>::default(),
             Box::new(init::KubeadmInit),
             Box::new(commit::CommitRegister),
@@ -35,6 +37,7 @@ pub fn for_role(role: Role) -> Vec<Box<dyn Step>> {
         ],
         Role::Worker => vec![
             Box::new(preflight::Preflight),
+            Box::<registry::RegistryCredentials>::default(),
             Box::<join::JoinCluster>::default(),
             Box::new(confirm::ConfirmNode),
             Box::new(complete::Complete),

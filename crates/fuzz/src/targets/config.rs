@@ -125,8 +125,8 @@ pub(super) fn kubeadm_patch(bytes: &[u8]) {
     let endpoint = Endpoint::parse("api.example.com:6443").expect("an endpoint");
     let ca = CaHash::parse(&ca()).expect("a pin");
     for documents in [
-        documents::init(&settings, &identity, &version, &token),
-        documents::join(&settings, &identity, &endpoint, &ca, &token),
+        documents::init(&settings, &identity, &version, &token, None),
+        documents::join(&settings, &identity, &endpoint, &ca, &token, None),
     ] {
         is_ours(&documents);
         let Ok(yaml) = documents::render(&documents) else { continue };

@@ -136,6 +136,7 @@ impl Universe {
 
     /// A file is about to be removed by the agent itself.
     pub fn judge_removal(&self, machine: usize, path: &Path) {
+        self.judge_login_removal(machine, path);
         let name = &self.machines[machine].name;
         if path.starts_with(KUBERNETES) && self.machines[machine].foreign {
             self.violate(5, format!("{name} removes {} of somebody else", path.display()));

@@ -3,10 +3,13 @@
 
 mod bundle;
 mod jobs;
+mod logins;
 mod machines;
 mod register;
 mod secrets;
 mod settled;
+
+pub use logins::Given;
 
 use crate::machine::Machine;
 use crate::store::{Stored, Writer};
@@ -35,6 +38,10 @@ pub struct Monitor {
     pub unlocked: BTreeSet<usize>,
     /// Tokens that an administrator deleted: when they would have died, and how wrong their API server's clock is.
     pub revoked: BTreeMap<String, (Timestamp, SignedDuration)>,
+    /// Logins of ECR, in the order in which they were given.
+    logins: Vec<Given>,
+    /// Until when a machine that was denied a login may be without one.
+    denied: BTreeMap<usize, Duration>,
     /// Secret halves of all tokens ever made.
     secrets: BTreeSet<String>,
     /// How often each kind of thing happened: a scenario in which nothing happens proves nothing.

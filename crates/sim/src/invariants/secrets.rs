@@ -24,6 +24,7 @@ impl Universe {
 
     /// The agent writes a file.
     pub fn judge_file(&self, machine: usize, path: &Path, body: &[u8], mode: u32) {
+        self.judge_login(machine, path, body, mode);
         let private = mode & 0o077 == 0 && !path.to_string_lossy().contains("journal");
         if !private && self.tells(&String::from_utf8_lossy(body)) {
             self.violate(

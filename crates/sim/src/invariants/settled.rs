@@ -53,7 +53,10 @@ impl Universe {
         }
         let etcd = self.api_on(creator)?;
         let registered = self.is_registered(etcd, &machine.identity.node_name);
-        (!registered).then(|| format!("{} says that it is ready and is not in the cluster", machine.name))
+        if !registered {
+            return Some(format!("{} says that it is ready and is not in the cluster", machine.name));
+        }
+        self.login_missing(machine)
     }
 
     fn register_lost(&self) -> Option<String> {

@@ -7,7 +7,7 @@ use kubestrap_core::model::register::{Register, RegisterState};
 use std::collections::BTreeSet;
 
 /// The folders whose files are compared.
-const FOLDERS: &[&str] = &["/var/lib/kubestrap", "/etc/kubernetes", "/run/kubestrap"];
+const FOLDERS: &[&str] = &["/var/lib/kubestrap", "/etc/kubernetes", "/etc/containerd", "/run/kubestrap"];
 /// What a write that was cut leaves behind. The adapter sweeps it; its mode is judged when it is written.
 const TORN: &str = "tmp-killed";
 

@@ -7,8 +7,6 @@ use crate::faults::Fault;
 use crate::machine::{ACCOUNT, Machine, REGION};
 use crate::network::{Far, Way};
 use async_trait::async_trait;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use jiff::SignedDuration;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::model::identity::Ec2;
@@ -20,8 +18,6 @@ use std::time::Duration;
 const AN_HOUR: SignedDuration = SignedDuration::from_hours(1);
 /// In so many answers in a row an instance that has been known is missing at most.
 const HIDDEN_AT_MOST: u32 = 3;
-/// ECR's tokens live as long.
-const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(12);
 /// A state that is repeated is no older than this.
 const OLDEST_STATE: Duration = Duration::from_secs(600);
 
@@ -60,18 +56,7 @@ impl Cloud for Desk {
     }
 
     async fn registry_token(&self, request: &TokenRequest) -> Outcome<RegistryToken> {
-        self.there(Far::Cloud).await;
-        if self.universe.strikes(Fault::TimeOut) {
-            std::future::pending::<()>().await;
-        }
-        if self.universe.strikes(Fault::Ec2Throttled) {
-            let attempted = format!("get a token of {}", request.api);
-            return Err(Failure::new(Cause::Throttled, attempted, "400 ThrottlingException"));
-        }
-        let authorization = Secret::new(STANDARD.encode(format!("AWS:{}", self.universe.rng.below(1 << 30))));
-        let expires_at = self.universe.wall().saturating_add(TOKEN_LIFE).ok();
-        self.back(Far::Cloud).await;
-        Ok(RegistryToken { authorization, expires_at })
+        self.ask_ecr(&request.api).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod api;
 mod cloud;
+mod ecr;
 mod files;
 mod jobs;
 mod local;

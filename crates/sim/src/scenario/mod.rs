@@ -53,6 +53,8 @@ pub enum Calamity {
     ApiAway,
     /// EC2 shows nobody anything for half an hour.
     Ec2Blind,
+    /// ECR is away for up to an hour.
+    EcrAway,
 }
 
 impl Calamity {
@@ -74,6 +76,7 @@ impl Calamity {
             Calamity::DiskFull => "disk-full",
             Calamity::ApiAway => "api-away",
             Calamity::Ec2Blind => "ec2-blind",
+            Calamity::EcrAway => "ecr-away",
         }
     }
 }
@@ -140,6 +143,8 @@ pub struct Scenario {
     pub token_minutes: &'static [u64],
     /// Whether images are pulled while the machines become nodes.
     pub images: bool,
+    /// The life of the logins that ECR gives.
+    pub login_life: Duration,
     /// Permanent refusals that are right here, beyond a second master's `already-established`.
     pub refusals: &'static [Cause],
     /// What must have been counted in a campaign besides its faults and calamities: otherwise it shows nothing.
@@ -147,6 +152,12 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Whether a machine may take a time for over that is not.
+    pub fn has_wrong_clocks(&self) -> bool {
+        let steps = self.calamities.contains(&Calamity::ClockStep);
+        steps || self.boot_clock.is_some() || self.login_life < 10 * self.skew.max(self.worker_skew)
+    }
+
     /// Everything that must have been counted over the seeds of a campaign.
     pub fn expected(&self) -> BTreeSet<&'static str> {
         let on_ec2 = self.ground == Ground::Ec2;

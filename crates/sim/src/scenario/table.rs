@@ -35,6 +35,7 @@ const BASE: Scenario = Scenario {
     join_wait: Duration::from_secs(3600),
     token_minutes: &[10, 20, 60],
     images: false,
+    login_life: Duration::from_secs(12 * 3600),
     refusals: &[],
     must: &["commits", "joins"],
 };
@@ -257,6 +258,30 @@ const ALL: &[Scenario] = &[
         patience: minutes(90),
         stagger: minutes(5),
         must: &["commits", "joins", "write-on-full-disk", "kubeadm-on-full-disk"],
+        ..BASE
+    },
+    Scenario {
+        name: "logins",
+        about: "ECR throttles, denies, is away for up to an hour and gives logins that are nearly over; those of nodes die",
+        workers: 2,
+        rates: Rates::KILLS
+            .with(Fault::EcrThrottled, 20_000)
+            .with(Fault::EcrDenied, 5_000)
+            .with(Fault::EcrNearlyOver, 5_000)
+            .with(Fault::TimeOut, 2_000),
+        calamities: Cow::Borrowed(&[
+            Calamity::EcrAway,
+            Calamity::EcrAway,
+            Calamity::Partition,
+            Calamity::DiskFull,
+            Calamity::Reboot,
+            Calamity::Stall,
+        ]),
+        faults_last: minutes(150),
+        patience: minutes(120),
+        afterwards: minutes(60),
+        login_life: minutes(40),
+        must: &["commits", "joins", "logins-refreshed", "logins-died", "ecr-asked-in-outage"],
         ..BASE
     },
     Scenario {
