@@ -155,7 +155,9 @@ fn folders(root: &Path) -> Result<()> {
         program("unshare", &["--user", "--map-root-user", "systemd-tmpfiles"])
     };
     run(command.arg("--root").arg(root).args(["--create", "kubestrap.conf"]))?;
-    for (folder, mode) in [("var/lib/kubestrap", 0o700), ("etc/kubestrap", 0o755), ("etc/kubernetes", 0o755)] {
+    for (folder, mode) in
+        [("var/lib/kubestrap", 0o700), ("etc/kubestrap", 0o755), ("etc/kubernetes", 0o755), ("etc/containerd", 0o755)]
+    {
         let path = root.join(folder);
         let is = attempted(std::fs::metadata(&path), format!("find {folder}, which tmpfiles should have made"))?;
         if is.mode() & 0o7777 != mode {
