@@ -25,8 +25,9 @@ const ACCOUNT: &str = "123456789012";
 
 /// The servers.
 pub struct Fabric {
-    shared: Rc<Shared>,
+    pub(crate) shared: Rc<Shared>,
     imds: PathBuf,
+    pub(crate) ecr: PathBuf,
 }
 
 /// An S3 server that is not moto, with long-lived credentials.
@@ -43,7 +44,7 @@ pub struct OtherS3 {
 impl Fabric {
     /// The fabric of a lab; `programs` holds the stand-ins.
     pub fn new(shared: Rc<Shared>, programs: &Path) -> Fabric {
-        Fabric { shared, imds: programs.join("imds-standin") }
+        Fabric { shared, imds: programs.join("imds-standin"), ecr: programs.join("ecr-standin") }
     }
 
     /// Starts S3 and EC2.

@@ -6,7 +6,7 @@ use crate::folder::Folder;
 use crate::machine::{Machine, Shared, Spec};
 use crate::state::{Process, State};
 use crate::tree::images;
-use crate::{Result, attempted, cgroups, fail, interrupt, mounts, needs, network, programs, sysctls, tree};
+use crate::{Result, attempted, cgroups, fail, interrupt, mounts, needs, network, programs, registry, sysctls, tree};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -164,6 +164,9 @@ impl Lab {
             text += &format!("{} api.lab\n", api.address());
         } else if let Some(first) = machines.first() {
             text += &format!("{} api.lab\n", first.address());
+        }
+        for (name, address) in registry::NAMES {
+            text += &format!("{address} {name}\n");
         }
         machines.iter().try_for_each(|machine| machine.write("/etc/hosts", &text, 0o644))
     }

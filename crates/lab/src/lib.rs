@@ -13,6 +13,7 @@
 //! | [`cgroups`], [`mounts`], [`network`], [`sysctls`] | what machines take from the kernel, and give back |
 //! | [`machine`] | one node: its disk, its start, its power cut, commands in it |
 //! | [`fabric`] | what surrounds it: IMDS, S3 and EC2 |
+//! | [`registry`] | ECR and its registry, for the scenarios that pull |
 //! | [`vm`] | a machine with firmware and a kernel of its own |
 //! | [`lab`] | all of it together |
 //! | [`scenarios`] | stories that are told with it |
@@ -32,6 +33,7 @@ pub mod mounts;
 pub mod needs;
 pub mod network;
 pub mod programs;
+pub mod registry;
 pub mod scenarios;
 pub mod shipped;
 pub mod state;

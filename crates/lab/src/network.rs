@@ -12,6 +12,10 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub const AWS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// Where the other S3 server is.
 pub const OTHER_S3: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
+/// Where the registry is that asks for credentials, and ECR's API.
+pub const REGISTRY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 4);
+/// Where the registry's blobs lie, as ECR's lie in S3.
+pub const BLOBS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 5);
 /// Where instance metadata is.
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
@@ -70,7 +74,7 @@ pub fn up() -> Result<()> {
     inside(&["link", "add", "br0", "type", "bridge"])?;
     inside(&["link", "set", "br0", "address", &hardware_address(1)])?;
     inside(&["addr", "add", &format!("{GATEWAY}/24"), "dev", "br0"])?;
-    for address in [AWS, OTHER_S3, METADATA] {
+    for address in [AWS, OTHER_S3, REGISTRY, BLOBS, METADATA] {
         inside(&["addr", "add", &format!("{address}/32"), "dev", "br0"])?;
     }
     inside(&["link", "set", "br0", "up"])?;

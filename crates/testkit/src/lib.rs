@@ -3,6 +3,7 @@
 //!
 //! - [`kubeadm`]: a `kubeadm` that is as strict as the real one, and [`apiserver`], the API server it starts;
 //! - [`ctr`]: containerd's client, with images that are rows in a file;
+//! - [`ecr`]: ECR's API with tokens that die soon, before a real registry;
 //! - [`imds`]: an instance metadata service, version 2;
 //! - [`s3stub`]: an S3 that answers as badly as it is told to;
 //! - [`moto`]: moto's server, installed into a virtual environment and started on a free port.
@@ -10,6 +11,7 @@
 pub mod apiserver;
 pub mod client;
 pub mod ctr;
+pub mod ecr;
 pub mod files;
 pub mod golang;
 pub mod http;

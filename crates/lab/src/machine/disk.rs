@@ -172,6 +172,8 @@ oom_score = 0
   snapshotter = "overlayfs"
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = "{sandbox}"
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "/etc/containerd/certs.d"
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = {shared}
   enable_selinux = false

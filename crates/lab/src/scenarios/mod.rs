@@ -2,6 +2,7 @@
 
 mod boot;
 mod cluster;
+mod ecr;
 mod interrupted;
 mod network;
 mod outages;
@@ -49,6 +50,7 @@ pub const SCENARIOS: &[&[Scenario]] = &[
     shipped::SCENARIOS,
     boot::SCENARIOS,
     service::SCENARIOS,
+    ecr::SCENARIOS,
     timing::SCENARIOS,
     cluster::SCENARIOS,
     interrupted::SCENARIOS,
