@@ -12,8 +12,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The verb, and the name of the program under which it is this verb.
-const NAME: &str = "ecr-credential-provider";
 /// The kubelet kills us after a minute, and then shows nothing of why.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// A login that outlived a failure is looked at again soon.
@@ -37,7 +35,7 @@ pub struct EcrProvider {
 
 /// The verb alone: the whole command line takes longer to put together than a cached answer.
 #[derive(Parser)]
-#[command(name = NAME, version)]
+#[command(name = plugin::VERB, version)]
 struct Alone {
     #[command(flatten)]
     verb: EcrProvider,
@@ -47,12 +45,12 @@ struct Alone {
 pub fn early() -> Option<ExitCode> {
     let mut args = std::env::args_os();
     let program = args.next()?;
-    let is_named = Path::new(&program).file_name().is_some_and(|name| name == NAME);
-    if !is_named && args.next()? != NAME {
+    let is_named = Path::new(&program).file_name().is_some_and(|name| name == plugin::VERB);
+    if !is_named && args.next()? != plugin::VERB {
         return None;
     }
     let rest: Vec<OsString> = args.collect();
-    match Alone::try_parse_from(std::iter::once(OsString::from(NAME)).chain(rest)) {
+    match Alone::try_parse_from(std::iter::once(OsString::from(plugin::VERB)).chain(rest)) {
         Ok(alone) => Some(alone.verb.run().unwrap_or_else(|failure| {
             report(&failure);
             failure.cause.row().exit

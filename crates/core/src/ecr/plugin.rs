@@ -17,8 +17,10 @@ use std::time::Duration;
 /// The largest request that is read, in bytes: annotations are at most 256 KiB, a token some 2 KiB.
 pub const MAX_REQUEST: usize = 512 * 1024;
 const API_VERSION: &str = "credentialprovider.kubelet.k8s.io/v1";
+/// The verb of our program that is the plugin, and the name under which it is nothing else.
+pub const VERB: &str = "ecr-credential-provider";
 /// The annotation of a service account with the role that its pods pull by; the upstream plugin's.
-const ROLE_ANNOTATION: &str = "eks.amazonaws.com/ecr-role-arn";
+pub const ROLE_ANNOTATION: &str = "eks.amazonaws.com/ecr-role-arn";
 /// How long the kubelet need not ask again where it pulls anonymously.
 const ANONYMOUS_FOR: Duration = Duration::from_secs(10 * 60);
 

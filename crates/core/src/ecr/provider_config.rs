@@ -9,6 +9,7 @@ mod overlap;
 
 use crate::config::settings::Settings;
 use crate::ecr::host::MATCH_IMAGES;
+use crate::ecr::plugin::{ROLE_ANNOTATION, VERB};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::version::KubeVersion;
 use serde_json::{Map, Value, json};
@@ -18,10 +19,6 @@ pub const MAX: u64 = 1024 * 1024;
 /// The group of the document, with its slash.
 const GROUP: &str = "kubelet.config.k8s.io/";
 const KIND: &str = "CredentialProviderConfig";
-/// The verb of our program that is the plugin.
-const VERB: &str = "ecr-credential-provider";
-/// The annotation with a pod's role, as upstream's plugin has it.
-const ROLE_ANNOTATION: &str = "eks.amazonaws.com/ecr-role-arn";
 /// The first kubelet that passes service account tokens to plugins without a feature gate (KEP-4412).
 const TOKENS_SINCE: u32 = 34;
 
