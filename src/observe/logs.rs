@@ -186,7 +186,7 @@ impl Observer for Log {
             Event::Waiting { step, for_what } => {
                 info!(target: EVENTS, step, for_what, "{step}: waiting for {for_what}");
             }
-            Event::Retrying { what, failure, after } => {
+            Event::Retrying { what, failure, after, .. } => {
                 let cause = failure.cause.row().label;
                 let after = duration(*after);
                 let told = self.tell(failure);

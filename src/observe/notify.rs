@@ -63,6 +63,8 @@ impl Observer for Notify {
             Event::Phase(Phase::Stopped) => send(&[NotifyState::Stopping]),
             Event::StepStarted { step, .. } => self.status(format!("{step}: working")),
             Event::Waiting { step, for_what } => self.status(format!("{step}: waiting for {for_what}")),
+            // What a machine waits for to become a node is not hidden by a duty that fails meanwhile; the log has both.
+            Event::Retrying { beside: true, .. } if !self.ready.get() => {}
             Event::Retrying { what, failure, .. } => self.status(format!("{what}: {}", failure.detail)),
             // A duty that failed and is well again leaves no stale complaint.
             Event::DutyTicked { result: Ok(()), .. } if self.ready.get() => {

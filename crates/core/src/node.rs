@@ -51,6 +51,8 @@ pub enum Event<'a> {
     Retrying {
         /// The step or duty.
         what: &'a str,
+        /// Whether it is a duty: the bootstrap does not wait for it.
+        beside: bool,
         /// Why it failed.
         failure: &'a Failure,
         /// When it is tried again.

@@ -98,7 +98,9 @@ impl Observer for Watcher {
         let told = match event {
             Event::StepEnded { step, result: Err(failure), .. } => format!("step {step} failed: {failure}"),
             Event::StepEnded { step, took, .. } => format!("step {step} done in {} ms", took.as_millis()),
-            Event::Retrying { what, failure, after } => format!("{what} again in {} ms: {failure}", after.as_millis()),
+            Event::Retrying { what, failure, after, .. } => {
+                format!("{what} again in {} ms: {failure}", after.as_millis())
+            }
             Event::DutyTicked { duty, result: Err(failure), .. } => format!("duty {duty} failed: {failure}"),
             Event::Phase(phase) => format!("is {}", phase.as_str()),
             Event::StepStarted { step, why } => format!("step {step} begins: {why}"),

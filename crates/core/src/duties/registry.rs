@@ -162,7 +162,7 @@ impl RegistryDuty {
         });
         // The same again is in the metrics; the log says it once.
         if is_news {
-            node.tell(&Event::Retrying { what: self.name(), failure, after });
+            node.tell(&Event::Retrying { what: self.name(), beside: true, failure, after });
         }
         let again_at = node.world.time.uptime() + after;
         self.troubles.borrow_mut().insert(api.clone(), Trouble { cause: failure.cause, again_at, backoff });

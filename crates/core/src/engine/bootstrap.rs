@@ -160,7 +160,7 @@ async fn back_off(node: &Node, step: PatientStep, failure: Failure, trouble: &mu
     }
     let after = node.jitter(trouble.backoff.step().min(longest(failure.cause)));
     node.enter(Phase::Waiting);
-    node.tell(&Event::Retrying { what: step.name, failure: &failure, after });
+    node.tell(&Event::Retrying { what: step.name, beside: false, failure: &failure, after });
     node.world.time.sleep(after).await;
     Ok(())
 }

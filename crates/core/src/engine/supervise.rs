@@ -53,7 +53,7 @@ async fn run(node: &Node, duty: &dyn Duty) -> Infallible {
             }
             Err(failure) => {
                 let after = node.jitter(backoff.step());
-                node.tell(&Event::Retrying { what: duty.name(), failure: &failure, after });
+                node.tell(&Event::Retrying { what: duty.name(), beside: true, failure: &failure, after });
                 after
             }
         };
