@@ -174,7 +174,9 @@ const ALL: &[Scenario] = &[
         boot_clock: Some(BootClock { wrong_by: minutes(30), right_within: minutes(8) }),
         calamities: Cow::Borrowed(&[Calamity::Reboot, Calamity::Reboot]),
         faults_last: minutes(5),
-        patience: minutes(12),
+        // A token that a master with a wrong clock does not sign is given up by the worker that was told of it, which then
+        // waits for the next: half of the longest life, and some minutes.
+        patience: minutes(40),
         stagger: minutes(4),
         refusals: &[Cause::ClockSkew],
         must: &["commits", "joins", "clock-refused", "clock-waited-for"],
