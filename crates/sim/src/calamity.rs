@@ -162,7 +162,8 @@ impl Universe {
         let (universe, soon) = (self.clone(), || self.rng.between(Duration::ZERO, Duration::from_secs(15)));
         if self.comes_due(&self.deaths_due) {
             self.timeline.after(soon(), move || lose(&universe, machine, Calamity::DeathOfHolder));
-        } else if self.comes_due(&self.stops_due) {
+        } else if self.monitor.borrow().committed.is_none() && self.comes_due(&self.stops_due) {
+            // Whoever has committed holds nothing any more that could be taken.
             self.timeline.after(soon(), move || universe.stop_for_long(machine));
         }
     }

@@ -42,7 +42,7 @@ scenarios! {
     disk: "disk", 60;
     logins: "logins", 40;
     cloud: "cloud", 60;
-    blind: "blind", 12;
+    blind: "blind", 24;
     forgotten: "forgotten", 60;
     lifecycle: "lifecycle", 40;
     foreign: "foreign", 60;
