@@ -22,6 +22,7 @@ pub mod model;
 pub mod node;
 pub mod operator;
 pub mod ports;
+pub mod rollout;
 pub mod steps;
 pub mod store;
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(super) fn rejected(key: &str, why: impl Into<String>) -> Failure {
 }
 
 /// The fields of an object of at most 64 KiB with a schema this program reads. No error repeats content.
-pub(super) fn fields(key: &str, body: &[u8]) -> Outcome<Map<String, Value>> {
+pub(crate) fn fields(key: &str, body: &[u8]) -> Outcome<Map<String, Value>> {
     if body.len() > MAX_OBJECT {
         return Err(rejected(key, format!("it has more than {MAX_OBJECT} bytes")));
     }

@@ -19,6 +19,8 @@ mod settle;
 mod tests;
 pub mod traces;
 
+pub(crate) use document::fields;
+
 pub use bundle::{Expectation, Published, VerifiedBundle, clock_skew, verify};
 pub use gone::{Gone, GoneWatch, Judgement};
 pub use keys::{Keys, is_plain};
