@@ -8,6 +8,7 @@
 //! one); [`engine`] runs them; [`store`] is the protocol nodes share; [`model::cause`] is the table of failures.
 
 pub mod config;
+pub mod drain;
 pub mod duties;
 pub mod ecr;
 pub mod engine;
