@@ -5,10 +5,9 @@
 
 use crate::kube::{Api, encode_segment, refused};
 use crate::model::cause::{Cause, Failure, Outcome};
+use crate::rollout::wire::CORDONED_BY;
 use serde_json::{Value, json};
 
-/// Marks a cordon that is ours: a grant's id, or `end:<event>`.
-pub const CORDONED_BY: &str = "kubestrap.io/cordoned-by";
 /// Marks the label below as ours, likewise.
 pub const EXCLUDED_BY: &str = "kubestrap.io/excluded-by";
 /// Load balancers of cloud providers send nothing to a Node with this label.

@@ -10,7 +10,7 @@ mod pods;
 #[cfg(test)]
 mod tests;
 
-pub use cordon::{CORDONED_BY, END, EXCLUDE, EXCLUDED_BY, cordon, uncordon_if_ours};
+pub use cordon::{END, EXCLUDE, EXCLUDED_BY, cordon, uncordon_if_ours};
 pub use order::Class;
 pub use pods::{Controller, Pod};
 
@@ -50,7 +50,7 @@ pub struct DrainPlan<'a> {
     /// Whether the machine goes away then: no budget is asked any more when a pod's grace would not fit otherwise, and
     /// what is left at the deadline is deleted. A soft drain gives up instead, and has not touched a budget.
     pub hard: bool,
-    /// Who drains, for [`CORDONED_BY`]: a grant's id, or `end:<event>`.
+    /// Who drains, for [`crate::rollout::wire::CORDONED_BY`]: a grant's id, or `end:<event>`.
     pub owner: &'a str,
 }
 
