@@ -11,6 +11,7 @@ pub mod config;
 pub mod drain;
 pub mod duties;
 pub mod ecr;
+pub mod end;
 pub mod engine;
 pub mod gate;
 pub mod identity;
