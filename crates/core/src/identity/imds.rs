@@ -93,6 +93,18 @@ impl Imds {
         text(path, body.unwrap_or_default())
     }
 
+    /// A text that may be missing, without patience, for whoever asks again soon by himself. A session that the service
+    /// no longer knows is replaced at once.
+    pub async fn glance(&self, path: &str) -> Outcome<Option<String>> {
+        let answer = match self.attempt(path, Missing::IsAnAnswer).await {
+            Err(failure) if failure.is_transient() && self.token.borrow().is_none() => {
+                self.attempt(path, Missing::IsAnAnswer).await
+            }
+            answer => answer,
+        };
+        answer?.map(|body| text(path, body)).transpose()
+    }
+
     async fn fetch(&self, path: &str, missing: Missing) -> Outcome<Option<Vec<u8>>> {
         let began = self.time.uptime();
         let mut pause = FIRST_PAUSE;
@@ -281,6 +293,28 @@ pub(super) mod tests {
         now(clock.sleep(TOKEN_TTL));
         assert_eq!(now(client.required("meta-data/mac")), Ok("b".to_owned()));
         assert_eq!(metadata.tokens.get(), 3);
+    }
+
+    #[test]
+    fn a_glance_asks_once_and_again_only_with_a_new_session() {
+        let metadata =
+            Scripted::new(&[("meta-data/mac", &[(200, "a"), (401, ""), (200, "b"), (500, "oops"), (200, "c")])]);
+        let (client, clock) = imds(&metadata);
+        assert_eq!(now(client.glance("meta-data/nothing")), Ok(None));
+        assert_eq!(now(client.glance("meta-data/mac")), Ok(Some("a".to_owned())));
+        assert_eq!(metadata.tokens.get(), 1);
+        assert_eq!(now(client.glance("meta-data/mac")), Ok(Some("b".to_owned())));
+        assert_eq!(metadata.tokens.get(), 2);
+        assert_eq!(
+            now(client.glance("meta-data/mac")).map_err(|failure| failure.cause),
+            Err(Cause::MetadataUnavailable)
+        );
+        assert_eq!(now(client.glance("meta-data/mac")), Ok(Some("c".to_owned())));
+        assert_eq!((metadata.tokens.get(), clock.uptime()), (2, Duration::ZERO));
+        metadata.token_status.set(500);
+        now(clock.sleep(TOKEN_TTL));
+        assert!(now(client.glance("meta-data/mac")).is_err());
+        assert!(metadata.tokens.get() <= 4, "it insists");
     }
 
     #[test]
