@@ -22,6 +22,8 @@ pub fn settings(lines: &str) -> Settings {
         ec2_endpoint: None,
         ecr_endpoint: None,
         sts_endpoint: None,
+        ssm_endpoint: None,
+        autoscaling_endpoint: None,
         ecr: Default::default(),
         kubernetes: Default::default(),
         node: Default::default(),
@@ -33,6 +35,8 @@ pub fn settings(lines: &str) -> Settings {
         },
         addons: Vec::new(),
         images: None,
+        drift: Default::default(),
+        end: Default::default(),
         metrics: Default::default(),
         report_every: Duration::from_secs(300),
     }

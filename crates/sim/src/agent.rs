@@ -5,7 +5,7 @@ use crate::ports::Desk;
 use crate::scenario::Scenario;
 use crate::store::Writer;
 use crate::universe::Universe;
-use kubestrap_core::config::settings::{JoinSettings, Settings, StoreLocation};
+use kubestrap_core::config::settings::{EndSettings, JoinSettings, Settings, StoreLocation};
 use kubestrap_core::identity::{self, Imds};
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::model::identity::Role;
@@ -59,6 +59,8 @@ fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Set
         ec2_endpoint: None,
         ecr_endpoint: None,
         sts_endpoint: None,
+        ssm_endpoint: None,
+        autoscaling_endpoint: None,
         ecr: Default::default(),
         kubernetes: Default::default(),
         node: Default::default(),
@@ -66,6 +68,9 @@ fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Set
         join: JoinSettings { wait: scenario.join_wait, token_ttl, api_wait: Duration::from_secs(1800) },
         addons: Vec::new(),
         images: scenario.images.then(crate::images::wanted),
+        drift: Default::default(),
+        // Thousands of virtual hours of looking every few seconds would be most of what is simulated.
+        end: EndSettings { watch: Some(false), ..EndSettings::default() },
         metrics: Default::default(),
         report_every: Duration::from_secs(300),
     })

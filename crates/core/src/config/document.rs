@@ -4,6 +4,10 @@
 //! (`kubestrap config schema`), and the schema drives the search for unknown keys and wrong types. What a value must
 //! look like beyond its type is checked in `config/validate`.
 
+mod drift;
+
+pub use drift::*;
+
 use crate::model::identity::Role;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -45,6 +49,10 @@ pub struct Document {
     pub ecr: Option<EcrPart>,
     /// Images that are pulled while the machine becomes a node; without it none are. Needs containerd.
     pub images: Option<ImagesPart>,
+    /// The image this node should run, and what is done when it runs another one.
+    pub drift: Option<DriftPart>,
+    /// How the node ends when its machine is taken away.
+    pub end: Option<EndPart>,
     /// Where metrics go.
     pub metrics: Option<MetricsPart>,
     /// At most this long between two reports to the store (default 5m).
@@ -192,6 +200,10 @@ pub struct AwsPart {
     pub ecr_endpoint: Option<String>,
     /// Base URL of STS, for private endpoints; used where pods pull by a role of their own.
     pub sts_endpoint: Option<String>,
+    /// Base URL of Systems Manager's API, for private endpoints.
+    pub ssm_endpoint: Option<String>,
+    /// Base URL of Auto Scaling's API, for private endpoints.
+    pub autoscaling_endpoint: Option<String>,
 }
 
 /// Credentials of ECR: for the kubelet's pulls by its plugin, for containerd's own by the agent.

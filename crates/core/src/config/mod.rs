@@ -48,6 +48,7 @@ pub const DEFAULTS: &str = "\
 identity: auto
 node: { cloud_provider: none }
 join: { wait: 1h, token_ttl: 1h, api_wait: 30m }
+drift: { every: 5m, content: report, action: report, drain_within: 15m, rollout: { at_once: 1, min_age: 1h, ready_for: 5m, successor_within: 30m } }
 report_every: 5m
 ";
 

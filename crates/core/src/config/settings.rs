@@ -1,5 +1,9 @@
 //! Validated settings: what the rest of core reads. Made only by [`crate::config`]'s validation.
 
+mod drift;
+
+pub use drift::*;
+
 use crate::ecr::host::Registry;
 use crate::model::identity::{Identity, Role};
 use crate::model::names::{CaHash, ClusterName, Endpoint};
@@ -210,6 +214,10 @@ pub struct Settings {
     pub ecr_endpoint: Option<String>,
     /// STS base URL, for tests and private endpoints.
     pub sts_endpoint: Option<String>,
+    /// Systems Manager base URL, for tests and private endpoints.
+    pub ssm_endpoint: Option<String>,
+    /// Auto Scaling base URL, for tests and private endpoints.
+    pub autoscaling_endpoint: Option<String>,
     /// Credentials of ECR.
     pub ecr: EcrSettings,
     /// The cluster.
@@ -224,6 +232,10 @@ pub struct Settings {
     pub addons: Vec<PathBuf>,
     /// Images that are pulled ahead; `None`: nothing is.
     pub images: Option<ImageSettings>,
+    /// The image it should run.
+    pub drift: DriftSettings,
+    /// How it ends.
+    pub end: EndSettings,
     /// Metrics.
     pub metrics: MetricsSettings,
     /// At most this long between two reports (default 5 min).

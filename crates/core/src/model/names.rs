@@ -65,6 +65,12 @@ impl Endpoint {
     }
 }
 
+/// An AMI's id: `ami-` and 8 or 17 hexadecimal digits in lower case (EC2, "Resource IDs").
+pub fn is_ami(text: &str) -> bool {
+    let hex = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    text.strip_prefix("ami-").is_some_and(|digits| matches!(digits.len(), 8 | 17) && hex(digits))
+}
+
 /// Whether `text` is a DNS-1123 subdomain (or an IPv4 address, which has the same form): lower case letters, digits,
 /// `-` and `.`, labels of 1 to 63 characters, 253 in all.
 pub fn is_dns_name(text: &str) -> bool {

@@ -1,5 +1,6 @@
 //! Stage three: a document that fits the schema becomes [`Settings`], or a list of everything that is wrong with it.
 
+mod drift;
 mod ecr;
 mod images;
 mod labels;
@@ -122,6 +123,8 @@ impl Check<'_> {
         let ec2_endpoint = self.parse(&["aws", "ec2_endpoint"], aws.ec2_endpoint, base_url);
         let ecr_endpoint = self.parse(&["aws", "ecr_endpoint"], aws.ecr_endpoint, base_url);
         let sts_endpoint = self.parse(&["aws", "sts_endpoint"], aws.sts_endpoint, base_url);
+        let ssm_endpoint = self.parse(&["aws", "ssm_endpoint"], aws.ssm_endpoint, base_url);
+        let autoscaling_endpoint = self.parse(&["aws", "autoscaling_endpoint"], aws.autoscaling_endpoint, base_url);
         let ecr = self.ecr(document.ecr.unwrap_or_default());
         let kubernetes = self.kubernetes(document.kubernetes.unwrap_or_default());
         let node = self.node(document.node.unwrap_or_default());
@@ -139,6 +142,8 @@ impl Check<'_> {
         let join = self.join(document.join.unwrap_or_default());
         let addons = self.list(&["addons"], document.addons, values::addon);
         let images = document.images.map(|part| self.images(part));
+        let drift = self.drift(document.drift.unwrap_or_default());
+        let end = self.end(document.end.unwrap_or_default());
         let metrics = self.metrics(document.metrics.unwrap_or_default());
         let report_every = self.duration(&["report_every"], document.report_every, "30s", "1d");
         Some(Settings {
@@ -157,6 +162,8 @@ impl Check<'_> {
             ec2_endpoint,
             ecr_endpoint,
             sts_endpoint,
+            ssm_endpoint,
+            autoscaling_endpoint,
             ecr,
             kubernetes,
             node,
@@ -164,6 +171,8 @@ impl Check<'_> {
             join: join?,
             addons,
             images,
+            drift: drift?,
+            end,
             metrics,
             report_every: report_every?,
         })
