@@ -64,7 +64,18 @@ pub struct Instance {
     pub tags: Option<BTreeMap<String, String>>,
     /// Role and its credentials document; 404 when absent.
     pub role: Option<Role>,
+    /// A folder in which the files of [`NOTICES`] are looked for at each request, so that notices come and go; 404
+    /// for those that are not there.
+    pub notices: Option<PathBuf>,
 }
+
+/// Paths below `meta-data/` whose answers change in the life of an instance.
+pub const NOTICES: [&str; 4] = [
+    "spot/instance-action",
+    "events/recommendations/rebalance",
+    "events/maintenance/scheduled",
+    "autoscaling/target-lifecycle-state",
+];
 
 /// An instance role.
 #[derive(Debug, Clone, Deserialize)]
@@ -285,6 +296,10 @@ impl Instance {
             fields.insert(format!("meta-data/tags/instance/{name}"), value.clone());
         }
         fields.extend(self.role.as_ref().map(Role::field));
+        for (folder, path) in self.notices.iter().flat_map(|folder| NOTICES.map(|path| (folder, path))) {
+            let text = std::fs::read_to_string(folder.join(path));
+            fields.extend(text.ok().map(|text| (format!("meta-data/{path}"), text)));
+        }
         fields
     }
 
@@ -322,6 +337,19 @@ mod tests {
             (instance.get("user-data"), instance.get("meta-data/inst"), instance.get("meta-data/iam")),
             (None, None, None)
         );
+    }
+
+    #[test]
+    fn notices_come_and_go() {
+        let folder = tempfile::tempdir().expect("folder");
+        let instance = Instance { notices: Some(folder.path().to_owned()), ..Instance::default() };
+        let path = "meta-data/spot/instance-action";
+        assert_eq!(instance.get(path), None);
+        std::fs::create_dir(folder.path().join("spot")).expect("mkdir");
+        std::fs::write(folder.path().join("spot/instance-action"), "soon").expect("write");
+        assert_eq!(instance.get(path).as_deref(), Some("soon"));
+        std::fs::remove_file(folder.path().join("spot/instance-action")).expect("remove");
+        assert_eq!(instance.get(path), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! judges kubestrap from outside, by the documents and files the real programs would see.
 //!
 //! - [`kubeadm`]: a `kubeadm` that is as strict as the real one, and [`apiserver`], the API server it starts;
+//! - [`autoscaling`]: lifecycle actions that wait for their completion;
 //! - [`ctr`]: containerd's client, with images that are rows in a file;
 //! - [`ecr`]: ECR's API with tokens that die soon, before a real registry;
 //! - [`imds`]: an instance metadata service, version 2;
@@ -9,6 +10,7 @@
 //! - [`moto`]: moto's server, installed into a virtual environment and started on a free port.
 
 pub mod apiserver;
+pub mod autoscaling;
 pub mod client;
 pub mod ctr;
 pub mod ecr;
