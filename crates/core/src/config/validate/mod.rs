@@ -10,8 +10,8 @@ mod values;
 pub use values::base_url;
 
 use super::document::{
-    CloudProviderKind, Document, IdentityKind, ImagesPart, JoinPart, KubernetesPart, MetricsPart, NodePart, S3Part,
-    TaintEntry,
+    CloudProviderKind, Document, IdentityKind, ImagesPart, JoinPart, KubeadmPart, KubernetesPart, MetricsPart,
+    NodePart, S3Part, TaintEntry,
 };
 use super::problem::Problem;
 use super::settings::{
@@ -128,17 +128,7 @@ impl Check<'_> {
         let ecr = self.ecr(document.ecr.unwrap_or_default());
         let kubernetes = self.kubernetes(document.kubernetes.unwrap_or_default());
         let node = self.node(document.node.unwrap_or_default());
-        if let Some(kubeadm) = self.tree.at(&["kubeadm"]) {
-            self.problems.extend(patches::check(kubeadm));
-        }
-        let kubeadm = document.kubeadm.unwrap_or_default();
-        let kubeadm = KubeadmPatches {
-            init: kubeadm.init.unwrap_or_default(),
-            cluster: kubeadm.cluster.unwrap_or_default(),
-            join: kubeadm.join.unwrap_or_default(),
-            kubelet: kubeadm.kubelet.unwrap_or_default(),
-            kube_proxy: kubeadm.kube_proxy.unwrap_or_default(),
-        };
+        let kubeadm = self.kubeadm(document.kubeadm.unwrap_or_default());
         let join = self.join(document.join.unwrap_or_default());
         let addons = self.list(&["addons"], document.addons, values::addon);
         let images = document.images.map(|part| self.images(part));
@@ -271,6 +261,19 @@ impl Check<'_> {
             }
         }
         taints
+    }
+
+    fn kubeadm(&mut self, part: KubeadmPart) -> KubeadmPatches {
+        if let Some(kubeadm) = self.tree.at(&["kubeadm"]) {
+            self.problems.extend(patches::check(kubeadm));
+        }
+        KubeadmPatches {
+            init: part.init.unwrap_or_default(),
+            cluster: part.cluster.unwrap_or_default(),
+            join: part.join.unwrap_or_default(),
+            kubelet: part.kubelet.unwrap_or_default(),
+            kube_proxy: part.kube_proxy.unwrap_or_default(),
+        }
     }
 
     fn join(&mut self, part: JoinPart) -> Option<JoinSettings> {
