@@ -179,6 +179,8 @@ fn by_answer(status: u16, code: &str) -> Option<Cause> {
             Some(Cause::Throttled)
         }
         "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" => Some(Cause::AccessDenied),
+        // Auto Scaling (API reference, errors of each action): something else is being done to the group.
+        "ResourceContention" | "ScalingActivityInProgress" => None,
         "RequestTimeout" | "InternalError" | "ServiceUnavailable" | "IDPCommunicationError" => None,
         "NotImplemented" => Some(Cause::StoreUnconditional),
         _ => match status {
@@ -226,6 +228,8 @@ mod tests {
             (503, "", None),
             (500, "InternalError", None),
             (400, "RequestTimeout", None),
+            (400, "ScalingActivityInProgress", None),
+            (400, "ValidationError", Some(Cause::Configuration)),
             (400, "InvalidIdentityToken", Some(Cause::BadCredentials)),
             (400, "IDPCommunicationError", None),
             (500, "ServerException", None),

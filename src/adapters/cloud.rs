@@ -1,14 +1,19 @@
-//! The cloud's API by the AWS SDKs: EC2 here, ECR in [`super::ecr`].
+//! The cloud's API by the AWS SDKs: instances here, what else there is in a file each.
 
 use crate::adapters::aws::{Aws, Refusal, credentials_cause, refusal};
-use crate::adapters::ecr;
 use crate::adapters::net;
+use crate::adapters::{autoscaling, ecr, images, ssm};
 use async_trait::async_trait;
 use aws_config::Region;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_ec2::types::Filter;
+use aws_smithy_types::DateTime;
+use jiff::Timestamp;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
-use kubestrap_core::ports::{Cloud, InstanceInfo, RegistryToken, TokenRequest};
+use kubestrap_core::ports::{
+    Cloud, GroupInfo, ImageInfo, ImageQuery, InstanceInfo, LifecycleAnswer, LifecycleHook, LifecycleResult,
+    RegistryToken, TemplateInfo, TemplateVersion, TokenRequest,
+};
 use std::rc::Rc;
 
 /// Base URLs of services that are not at their usual place; `None` leaves it to the SDK, which knows
@@ -21,6 +26,10 @@ pub struct Endpoints {
     pub ecr: Option<String>,
     /// STS.
     pub sts: Option<String>,
+    /// Systems Manager.
+    pub ssm: Option<String>,
+    /// Auto Scaling.
+    pub autoscaling: Option<String>,
 }
 
 /// AWS.
@@ -34,6 +43,20 @@ impl AwsCloud {
     pub fn new(aws: Rc<Aws>, endpoints: Endpoints) -> Self {
         AwsCloud { aws, endpoints }
     }
+
+    async fn ec2(&self, region: &str) -> Outcome<aws_sdk_ec2::Client> {
+        let mut config = aws_sdk_ec2::config::Builder::from(self.aws.config().await?);
+        config = config.region(Region::new(region.to_owned()));
+        config.set_endpoint_url(self.endpoints.ec2.clone());
+        Ok(aws_sdk_ec2::Client::from_conf(config.build()))
+    }
+
+    async fn autoscaling(&self, region: &str) -> Outcome<aws_sdk_autoscaling::Client> {
+        let mut config = aws_sdk_autoscaling::config::Builder::from(self.aws.config().await?);
+        config = config.region(Region::new(region.to_owned()));
+        config.set_endpoint_url(self.endpoints.autoscaling.clone());
+        Ok(aws_sdk_autoscaling::Client::from_conf(config.build()))
+    }
 }
 
 #[async_trait(?Send)]
@@ -44,16 +67,14 @@ impl Cloud for AwsCloud {
             return Ok(Vec::new());
         }
         let attempted = format!("describe {} in {region}", ids.join(", "));
-        let mut config = aws_sdk_ec2::config::Builder::from(self.aws.config().await?);
-        config = config.region(Region::new(region.to_owned()));
-        config.set_endpoint_url(self.endpoints.ec2.clone());
-        let client = aws_sdk_ec2::Client::from_conf(config.build());
+        let client = self.ec2(region).await?;
         let filter = Filter::builder().name("instance-id").set_values(Some(ids.to_vec())).build();
         let mut found = Vec::new();
         let mut page = None;
         loop {
             let request = client.describe_instances().filters(filter.clone()).set_next_token(page);
-            let answer = request.send().await.map_err(|error| denied(&refusal(error), &attempted))?;
+            let answer =
+                request.send().await.map_err(|error| failed(&refusal(error), &attempted, "ec2:DescribeInstances"))?;
             for reservation in answer.reservations() {
                 let account = reservation.owner_id().unwrap_or_default();
                 found.extend(reservation.instances().iter().filter_map(|instance| describe(account, instance)));
@@ -82,6 +103,42 @@ impl Cloud for AwsCloud {
     async fn registry_token(&self, request: &TokenRequest) -> Outcome<RegistryToken> {
         ecr::registry_token(self.aws.config().await?, &self.endpoints, request).await
     }
+
+    async fn images(&self, region: &str, query: &ImageQuery) -> Outcome<Vec<ImageInfo>> {
+        images::describe(&self.ec2(region).await?, region, query).await
+    }
+
+    async fn parameter(&self, region: &str, name: &str) -> Outcome<Option<String>> {
+        let mut config = aws_sdk_ssm::config::Builder::from(self.aws.config().await?);
+        config = config.region(Region::new(region.to_owned()));
+        config.set_endpoint_url(self.endpoints.ssm.clone());
+        ssm::parameter(&aws_sdk_ssm::Client::from_conf(config.build()), region, name).await
+    }
+
+    async fn launch_template(&self, region: &str, of: &TemplateVersion) -> Outcome<Option<TemplateInfo>> {
+        images::launch_template(&self.ec2(region).await?, region, of).await
+    }
+
+    async fn group_of(&self, region: &str, instance_id: &str) -> Outcome<Option<GroupInfo>> {
+        autoscaling::group_of(&self.autoscaling(region).await?, region, instance_id).await
+    }
+
+    async fn terminate_in_group(&self, region: &str, instance_id: &str) -> Outcome<()> {
+        autoscaling::terminate(&self.autoscaling(region).await?, region, instance_id).await
+    }
+
+    async fn complete_lifecycle(
+        &self,
+        region: &str,
+        hook: &LifecycleHook,
+        result: LifecycleResult,
+    ) -> Outcome<LifecycleAnswer> {
+        autoscaling::complete(&self.autoscaling(region).await?, region, hook, result).await
+    }
+
+    async fn heartbeat(&self, region: &str, hook: &LifecycleHook) -> Outcome<LifecycleAnswer> {
+        autoscaling::heartbeat(&self.autoscaling(region).await?, region, hook).await
+    }
 }
 
 /// Which provider they came from, out of their `Debug` form, which hides the secrets; the SDK has no accessor.
@@ -91,12 +148,17 @@ fn provider_name(credentials: &aws_credential_types::Credentials) -> String {
     name.map_or("a provider without a name", |(name, _)| name).to_owned()
 }
 
-fn denied(refusal: &Refusal, attempted: &str) -> Failure {
+/// The failure of a call that takes the right to `action`.
+pub(super) fn failed(refusal: &Refusal, attempted: &str, action: &str) -> Failure {
     let failure = refusal.failure(attempted, Cause::CloudUnavailable);
     if failure.cause == Cause::AccessDenied {
-        return failure.advise("grant ec2:DescribeInstances to this machine's role");
+        return failure.advise(format!("grant {action} to this machine's role"));
     }
     failure
+}
+
+fn timestamp(at: &DateTime) -> Option<Timestamp> {
+    Timestamp::from_second(at.secs()).ok()
 }
 
 fn describe(account: &str, instance: &aws_sdk_ec2::types::Instance) -> Option<InstanceInfo> {
@@ -105,6 +167,8 @@ fn describe(account: &str, instance: &aws_sdk_ec2::types::Instance) -> Option<In
         account: account.to_owned(),
         state: instance.state()?.name()?.as_str().to_owned(),
         hop_limit: instance.metadata_options().and_then(|options| options.http_put_response_hop_limit()),
+        image_id: instance.image_id().map(str::to_owned),
+        launched_at: instance.launch_time().and_then(timestamp),
     })
 }
 
@@ -137,6 +201,8 @@ mod tests {
             let ids = [made.clone(), "i-0123456789abcdef0".to_owned()];
             let found = ec2.instances("eu-west-1", &ids).await.expect("an answer");
             assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!(found[0].image_id.as_deref(), Some("ami-12c6146b"));
+            assert!(found[0].launched_at.is_some(), "{found:?}");
             assert_eq!((found[0].instance_id.as_str(), found[0].account.len()), (made.as_str(), 12));
             assert!(["pending", "running"].contains(&found[0].state.as_str()), "{found:?}");
             assert_eq!(ec2.instances("eu-central-1", &ids).await, Ok(Vec::new()), "another region");

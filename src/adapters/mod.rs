@@ -4,6 +4,7 @@
 //! [`kubestrap_core::model::cause::Cause`]. Loops, retries and judgements belong in core. Everything here runs on one
 //! tokio current-thread runtime.
 
+pub mod autoscaling;
 pub mod aws;
 pub mod cloud;
 pub mod cluster;
@@ -11,12 +12,14 @@ pub mod durable;
 pub mod ecr;
 pub mod files;
 pub mod host;
+pub mod images;
 pub mod imds;
 pub mod jobs;
 pub mod killpoint;
 pub mod memory;
 pub mod net;
 pub mod objects;
+pub mod ssm;
 pub mod time;
 pub mod token_cache;
 
@@ -106,8 +109,13 @@ pub fn ports(settings: &Settings, opts: &Opts) -> Outcome<Ports> {
 }
 
 fn endpoints(settings: &Settings) -> Endpoints {
-    let (ec2, ecr, sts) = (&settings.ec2_endpoint, &settings.ecr_endpoint, &settings.sts_endpoint);
-    Endpoints { ec2: ec2.clone(), ecr: ecr.clone(), sts: sts.clone() }
+    Endpoints {
+        ec2: settings.ec2_endpoint.clone(),
+        ecr: settings.ecr_endpoint.clone(),
+        sts: settings.sts_endpoint.clone(),
+        ssm: settings.ssm_endpoint.clone(),
+        autoscaling: settings.autoscaling_endpoint.clone(),
+    }
 }
 
 fn early(opts: &Opts, metadata: String, names: Names) -> EarlyPorts {

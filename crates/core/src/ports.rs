@@ -4,6 +4,10 @@
 //! Every port is handed out wrapped in a [`crate::gate::Gate`] (see [`crate::world::World`]), which sees each call
 //! before and after it. A method added here does not compile until it is wrapped there.
 
+mod cloud;
+
+pub use cloud::*;
+
 use crate::model::cause::{Failure, Outcome};
 use crate::model::secret::Secret;
 use async_trait::async_trait;
@@ -253,58 +257,6 @@ pub trait Metadata {
     async fn token(&self, ttl: Duration) -> Outcome<MetadataAnswer>;
     /// `GET /latest/<path>` with the token.
     async fn get(&self, path: &str, token: &Secret) -> Outcome<MetadataAnswer>;
-}
-
-/// An instance as EC2 describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InstanceInfo {
-    /// `i-…`
-    pub instance_id: String,
-    /// The account that owns it.
-    pub account: String,
-    /// `pending`, `running`, `shutting-down`, `terminated`, `stopping`, `stopped`.
-    pub state: String,
-    /// IMDS response hop limit.
-    pub hop_limit: Option<i32>,
-}
-
-/// What is asked of ECR.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenRequest {
-    /// Which ECR.
-    pub api: crate::ecr::host::Api,
-    /// As whom; `None` is this machine's own credentials.
-    pub role: Option<WebIdentity>,
-}
-
-/// A role that a token of another issuer opens (AssumeRoleWithWebIdentity).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebIdentity {
-    /// Its ARN.
-    pub role: String,
-    /// The token.
-    pub token: Secret,
-}
-
-/// ECR's answer, as it came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegistryToken {
-    /// Base64 of `AWS:password`; empty when the answer had none.
-    pub authorization: Secret,
-    /// When it ends, if it was said.
-    pub expires_at: Option<Timestamp>,
-}
-
-/// The cloud's API.
-#[async_trait(?Send)]
-pub trait Cloud {
-    /// DescribeInstances filtered by instance id in `region`: instances that EC2 does not know are simply not in the
-    /// answer.
-    async fn instances(&self, region: &str, ids: &[String]) -> Outcome<Vec<InstanceInfo>>;
-    /// Whether credentials can be found at all, and of what kind; never the credentials.
-    async fn credentials(&self) -> Outcome<String>;
-    /// GetAuthorizationToken of ECR or ECR Public.
-    async fn registry_token(&self, request: &TokenRequest) -> Outcome<RegistryToken>;
 }
 
 /// How to speak to an API server.

@@ -5,8 +5,9 @@ use crate::model::cause::Outcome;
 use crate::model::secret::Secret;
 use crate::node::Observer;
 use crate::ports::{
-    Access, ApiAnswer, ApiRequest, Cloud, Cluster, Condition, Deleted, ETag, ExpiryRule, FileInfo, Files, Host,
-    InstanceInfo, JobSpec, JobState, Jobs, KeyPage, Metadata, MetadataAnswer, Objects, Reading, RegistryToken, Time,
+    Access, ApiAnswer, ApiRequest, Cloud, Cluster, Condition, Deleted, ETag, ExpiryRule, FileInfo, Files, GroupInfo,
+    Host, ImageInfo, ImageQuery, InstanceInfo, JobSpec, JobState, Jobs, KeyPage, LifecycleAnswer, LifecycleHook,
+    LifecycleResult, Metadata, MetadataAnswer, Objects, Reading, RegistryToken, TemplateInfo, TemplateVersion, Time,
     TokenRequest, ToolOutput, Written,
 };
 use async_trait::async_trait;
@@ -20,7 +21,7 @@ use std::time::Duration;
 const OBJECT_DEADLINE: Duration = Duration::from_secs(10);
 /// One IMDS request; it is link-local.
 const METADATA_DEADLINE: Duration = Duration::from_secs(3);
-/// One EC2 request.
+/// One request to EC2, ECR, Systems Manager or Auto Scaling; a listing may take some pages.
 const CLOUD_DEADLINE: Duration = Duration::from_secs(20);
 /// One Kubernetes API request; kubeadm's own is 60 s, but nothing we ask for is that slow.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(20);
@@ -234,6 +235,47 @@ impl Cloud for Gated {
     async fn registry_token(&self, request: &TokenRequest) -> Outcome<RegistryToken> {
         let call = reads(Method::CloudRegistryToken, request.api.to_string(), Some(CLOUD_DEADLINE));
         self.go(call, self.ports.cloud.registry_token(request)).await
+    }
+
+    async fn images(&self, region: &str, query: &ImageQuery) -> Outcome<Vec<ImageInfo>> {
+        let call = reads(Method::CloudImages, format!("{region} {query}"), Some(CLOUD_DEADLINE));
+        self.go(call, self.ports.cloud.images(region, query)).await
+    }
+
+    async fn parameter(&self, region: &str, name: &str) -> Outcome<Option<String>> {
+        let call = reads(Method::CloudParameter, format!("{region} {name}"), Some(CLOUD_DEADLINE));
+        self.go(call, self.ports.cloud.parameter(region, name)).await
+    }
+
+    async fn launch_template(&self, region: &str, of: &TemplateVersion) -> Outcome<Option<TemplateInfo>> {
+        let call = reads(Method::CloudLaunchTemplate, format!("{region} {of}"), Some(CLOUD_DEADLINE));
+        self.go(call, self.ports.cloud.launch_template(region, of)).await
+    }
+
+    async fn group_of(&self, region: &str, instance_id: &str) -> Outcome<Option<GroupInfo>> {
+        let call = reads(Method::CloudGroupOf, format!("{region} {instance_id}"), Some(CLOUD_DEADLINE));
+        self.go(call, self.ports.cloud.group_of(region, instance_id)).await
+    }
+
+    async fn terminate_in_group(&self, region: &str, instance_id: &str) -> Outcome<()> {
+        let call = changes(Method::CloudTerminateInGroup, format!("{region} {instance_id}"), Some(CLOUD_DEADLINE));
+        self.go(call, self.ports.cloud.terminate_in_group(region, instance_id)).await
+    }
+
+    async fn complete_lifecycle(
+        &self,
+        region: &str,
+        hook: &LifecycleHook,
+        result: LifecycleResult,
+    ) -> Outcome<LifecycleAnswer> {
+        let subject = format!("{region} {hook} {}", result.as_str());
+        let call = changes(Method::CloudCompleteLifecycle, subject, Some(CLOUD_DEADLINE));
+        self.go(call, self.ports.cloud.complete_lifecycle(region, hook, result)).await
+    }
+
+    async fn heartbeat(&self, region: &str, hook: &LifecycleHook) -> Outcome<LifecycleAnswer> {
+        let call = changes(Method::CloudHeartbeat, format!("{region} {hook}"), Some(CLOUD_DEADLINE));
+        self.go(call, self.ports.cloud.heartbeat(region, hook)).await
     }
 }
 

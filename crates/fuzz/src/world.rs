@@ -9,11 +9,13 @@ use kubestrap_core::model::secret::Secret;
 use kubestrap_core::node::Silent;
 use kubestrap_core::ports::{
     ApiAnswer, ApiRequest, Cloud, Cluster, Condition, Deleted, ETag, ExpiryRule, Fetched, FileInfo, FileKind, Files,
-    Host, InstanceInfo, JobSpec, JobState, Jobs, KeyPage, Metadata, MetadataAnswer, Object, Objects, Reading,
-    RegistryToken, Time, TokenRequest, ToolOutput, Written,
+    GroupInfo, Host, ImageInfo, ImageQuery, InstanceInfo, JobSpec, JobState, Jobs, KeyPage, LifecycleAnswer,
+    LifecycleHook, LifecycleResult, Metadata, MetadataAnswer, Object, Objects, Reading, RegistryToken, TemplateInfo,
+    TemplateVersion, Time, TokenRequest, ToolOutput, Written,
 };
 use kubestrap_core::world::{Ports, World};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -158,6 +160,42 @@ impl Cloud for Echo {
     async fn registry_token(&self, _request: &TokenRequest) -> Outcome<RegistryToken> {
         let authorization = Secret::new(String::from_utf8_lossy(&self.bytes));
         Ok(RegistryToken { authorization, expires_at: None })
+    }
+    async fn images(&self, _region: &str, _query: &ImageQuery) -> Outcome<Vec<ImageInfo>> {
+        let text = String::from_utf8_lossy(&self.bytes).into_owned();
+        Ok(vec![ImageInfo {
+            id: text.clone(),
+            name: text.clone(),
+            architecture: text.clone(),
+            state: text.clone(),
+            created_at: None,
+            deprecated_at: None,
+            owner: text.clone(),
+            tags: BTreeMap::from([(text.clone(), text)]),
+        }])
+    }
+    async fn parameter(&self, _region: &str, _name: &str) -> Outcome<Option<String>> {
+        Ok(Some(String::from_utf8_lossy(&self.bytes).into_owned()))
+    }
+    async fn launch_template(&self, _region: &str, _of: &TemplateVersion) -> Outcome<Option<TemplateInfo>> {
+        Ok(Some(TemplateInfo { version: 1, image: Some(String::from_utf8_lossy(&self.bytes).into_owned()) }))
+    }
+    async fn group_of(&self, _region: &str, _instance_id: &str) -> Outcome<Option<GroupInfo>> {
+        Ok(None)
+    }
+    async fn terminate_in_group(&self, _region: &str, _instance_id: &str) -> Outcome<()> {
+        unchanged()
+    }
+    async fn complete_lifecycle(
+        &self,
+        _region: &str,
+        _hook: &LifecycleHook,
+        _result: LifecycleResult,
+    ) -> Outcome<LifecycleAnswer> {
+        unchanged()
+    }
+    async fn heartbeat(&self, _region: &str, _hook: &LifecycleHook) -> Outcome<LifecycleAnswer> {
+        unchanged()
     }
 }
 

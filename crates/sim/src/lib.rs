@@ -34,6 +34,7 @@
 //! control planes (masters after the first refuse or wait). A disk that is full refuses whole writes; a power cut loses
 //! nothing that was acknowledged. S3 is strongly consistent here, as it is. Those have tests of their own.
 
+pub mod account;
 mod agent;
 mod calamity;
 mod campaign;

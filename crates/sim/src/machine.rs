@@ -214,7 +214,7 @@ fn identity(ground: Ground, name: &str, number: u8) -> Identity {
                 partition: "aws".to_owned(),
                 zone: "eu-west-1a".to_owned(),
                 instance_type: "m7g.large".to_owned(),
-                image_id: "ami-0123456789abcdef0".to_owned(),
+                image_id: crate::account::IMAGE.to_owned(),
             };
             let node_name = format!("ip-10-0-0-{}.eu-west-1.compute.internal", number + 10);
             (Origin::Ec2(ec2), node_name, Some(format!("aws:///eu-west-1a/{instance_id}")))

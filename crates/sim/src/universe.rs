@@ -1,6 +1,7 @@
 //! Everything that exists in a run: time, chance, the store, the machines, the clusters, and what is known to be true
 //! of them (which no node may see).
 
+use crate::account::Account;
 use crate::cluster::Etcd;
 use crate::faults::Fault;
 use crate::invariants::Monitor;
@@ -33,6 +34,8 @@ pub struct Universe {
     pub scenario: Scenario,
     /// The bucket.
     pub store: RefCell<Store>,
+    /// Images, parameters, launch templates, the Auto Scaling group.
+    pub account: Account,
     /// The machines, masters first.
     pub machines: Vec<Machine>,
     /// Every etcd that was ever made, by number.
@@ -66,6 +69,7 @@ impl Universe {
             timeline: Rc::new(Timeline::default()),
             trace: Trace::new(keep),
             store: RefCell::new(Store::new(rng.below(3) == 0)),
+            account: Account::default(),
             machines,
             etcds: RefCell::default(),
             monitor: RefCell::default(),

@@ -13,9 +13,19 @@ const ELSEWHERE: &[(Method, &str)] = &[
     ),
     (Method::ObjectsExpiryRules, "`doctor` alone, which changes nothing"),
     (Method::CloudCredentials, "`doctor` alone, which changes nothing"),
+    (Method::CloudImages, NO_DRIFT),
+    (Method::CloudParameter, NO_DRIFT),
+    (Method::CloudLaunchTemplate, NO_DRIFT),
+    (Method::CloudGroupOf, NO_DRIFT),
+    (Method::CloudTerminateInGroup, NO_DRIFT),
+    (Method::CloudCompleteLifecycle, NO_DRIFT),
+    (Method::CloudHeartbeat, NO_DRIFT),
     (Method::HostHostname, "before there is a node: nothing was begun, and the next start asks again"),
     (Method::HostDefaultAddress, "before there is a node: nothing was begun, and the next start asks again"),
 ];
+
+/// The agents of these stories have no source of images, and their instances no hooks.
+const NO_DRIFT: &str = "no story has a source of images, or an Auto Scaling group";
 
 /// Kills the victim of a story at every crossing. What each death led to is in the snapshot.
 fn every_crossing(story: &str) {

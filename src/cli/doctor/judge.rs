@@ -70,7 +70,14 @@ mod tests {
     use super::*;
 
     fn info(hop_limit: Option<i32>) -> InstanceInfo {
-        InstanceInfo { instance_id: "i-1".into(), account: "1".into(), state: "running".into(), hop_limit }
+        InstanceInfo {
+            instance_id: "i-1".into(),
+            account: "1".into(),
+            state: "running".into(),
+            hop_limit,
+            image_id: None,
+            launched_at: None,
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! it has known for long; the bounds are below.
 
 use super::Desk;
+use crate::account::{Group, Hook};
 use crate::faults::Fault;
 use crate::machine::{ACCOUNT, Machine, REGION};
 use crate::network::{Far, Way};
@@ -11,7 +12,10 @@ use jiff::SignedDuration;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::model::identity::Ec2;
 use kubestrap_core::model::secret::Secret;
-use kubestrap_core::ports::{Cloud, InstanceInfo, Metadata, MetadataAnswer, RegistryToken, TokenRequest};
+use kubestrap_core::ports::{
+    Cloud, GroupInfo, ImageInfo, ImageQuery, InstanceInfo, LifecycleAnswer, LifecycleHook, LifecycleResult, Metadata,
+    MetadataAnswer, RegistryToken, TemplateInfo, TemplateVersion, TokenRequest,
+};
 use std::time::Duration;
 
 /// A record that is older makes NotFound count (safety rule 2).
@@ -25,13 +29,7 @@ const OLDEST_STATE: Duration = Duration::from_secs(600);
 impl Cloud for Desk {
     async fn instances(&self, region: &str, ids: &[String]) -> Outcome<Vec<InstanceInfo>> {
         let universe = &self.universe;
-        self.there(Far::Cloud).await;
-        if universe.strikes(Fault::TimeOut) {
-            std::future::pending::<()>().await;
-        }
-        if universe.strikes(Fault::Ec2Throttled) {
-            return Err(Failure::new(Cause::Throttled, "describe instances", "503 RequestLimitExceeded"));
-        }
+        self.ask("describe instances").await?;
         let blind = universe.timeline.now() < universe.blind_until.get();
         if blind {
             universe.count("ec2-blind");
@@ -44,7 +42,14 @@ impl Cloud for Desk {
             let of_id = |ec2: &Ec2| ec2.instance_id == *id && ec2.region == region;
             let machine = universe.machines.iter().find(|machine| machine.identity.ec2().is_some_and(of_id))?;
             let state = self.state_shown(machine).filter(|_| !blind)?.to_owned();
-            Some(InstanceInfo { instance_id: id.clone(), account: ACCOUNT.to_owned(), state, hop_limit: Some(1) })
+            Some(InstanceInfo {
+                instance_id: id.clone(),
+                account: ACCOUNT.to_owned(),
+                state,
+                hop_limit: Some(1),
+                image_id: machine.identity.ec2().map(|ec2| ec2.image_id.clone()),
+                launched_at: Some(universe.wall_at(machine.starts_at)),
+            })
         };
         let found: Vec<InstanceInfo> = ids.iter().filter_map(describe).collect();
         self.back(Far::Cloud).await;
@@ -57,6 +62,71 @@ impl Cloud for Desk {
 
     async fn registry_token(&self, request: &TokenRequest) -> Outcome<RegistryToken> {
         self.ask_ecr(&request.api).await
+    }
+
+    async fn images(&self, _region: &str, query: &ImageQuery) -> Outcome<Vec<ImageInfo>> {
+        self.ask("describe images").await?;
+        let found = self.universe.account.images(query);
+        self.back(Far::Cloud).await;
+        Ok(found)
+    }
+
+    async fn parameter(&self, _region: &str, name: &str) -> Outcome<Option<String>> {
+        self.ask("get a parameter").await?;
+        let found = self.universe.account.parameters.borrow().get(name).cloned();
+        self.back(Far::Cloud).await;
+        Ok(found)
+    }
+
+    async fn launch_template(&self, _region: &str, of: &TemplateVersion) -> Outcome<Option<TemplateInfo>> {
+        self.ask("describe a launch template").await?;
+        let found = self.universe.account.template(&of.template, &of.version);
+        self.back(Far::Cloud).await;
+        Ok(found)
+    }
+
+    async fn group_of(&self, _region: &str, instance_id: &str) -> Outcome<Option<GroupInfo>> {
+        self.ask("describe the group of an instance").await?;
+        let found = self.group(instance_id);
+        self.back(Far::Cloud).await;
+        Ok(found)
+    }
+
+    async fn terminate_in_group(&self, _region: &str, instance_id: &str) -> Outcome<()> {
+        self.ask("terminate an instance").await?;
+        if self.group(instance_id).is_none() {
+            let why = "400 ValidationError: Instance Id not found";
+            return Err(Failure::new(Cause::Configuration, format!("terminate {instance_id} in its group"), why));
+        }
+        let machine = self.instance(instance_id).map(|machine| machine.index);
+        machine.into_iter().for_each(|machine| self.universe.die(machine));
+        self.back(Far::Cloud).await;
+        Ok(())
+    }
+
+    async fn complete_lifecycle(
+        &self,
+        _region: &str,
+        hook: &LifecycleHook,
+        result: LifecycleResult,
+    ) -> Outcome<LifecycleAnswer> {
+        self.ask("complete a lifecycle action").await?;
+        let ended = self.waits(hook, |group, wait| group.waiting.remove(wait));
+        // An instance that was on its way out goes, and so does one that failed on its way in.
+        let goes =
+            ended.as_ref().is_some_and(|of| matches!(of, Hook::Terminating(_)) || result == LifecycleResult::Abandon);
+        let machine = self.instance(&hook.instance_id).filter(|_| goes).map(|machine| machine.index);
+        machine.into_iter().for_each(|machine| self.universe.die(machine));
+        self.back(Far::Cloud).await;
+        Ok(if ended.is_some() { LifecycleAnswer::Taken } else { LifecycleAnswer::NotWaiting })
+    }
+
+    async fn heartbeat(&self, _region: &str, hook: &LifecycleHook) -> Outcome<LifecycleAnswer> {
+        self.ask("record a heartbeat").await?;
+        // A wait has no end in this world: nobody needs to be told twice.
+        let waits = self.waits(hook, |_, _| true);
+        self.back(Far::Cloud).await;
+        Ok(if waits.is_some() { LifecycleAnswer::Taken } else { LifecycleAnswer::NotWaiting })
     }
 }
 
@@ -101,6 +171,53 @@ impl Metadata for Desk {
 }
 
 impl Desk {
+    /// On the way to an API of AWS: what may go wrong before anything was done.
+    async fn ask(&self, what: &str) -> Outcome<()> {
+        self.there(Far::Cloud).await;
+        if self.universe.strikes(Fault::TimeOut) {
+            std::future::pending::<()>().await;
+        }
+        if self.universe.strikes(Fault::Ec2Throttled) {
+            return Err(Failure::new(Cause::Throttled, what, "503 RequestLimitExceeded"));
+        }
+        Ok(())
+    }
+
+    /// The machine that is this instance.
+    fn instance(&self, id: &str) -> Option<&Machine> {
+        self.universe.machines.iter().find(|machine| machine.identity.ec2().is_some_and(|ec2| ec2.instance_id == id))
+    }
+
+    /// What Auto Scaling says of an instance; it forgets one that is terminated.
+    fn group(&self, instance_id: &str) -> Option<GroupInfo> {
+        let group = self.universe.account.group.borrow();
+        let Group { name, launch, overrides, waiting } = group.as_ref()?;
+        let state = self.instance(instance_id)?.ec2_state(self.universe.timeline.now())?;
+        let lifecycle_state = match (waiting.iter().find(|(of, _)| of == instance_id), state) {
+            (_, "terminated") => return None,
+            (_, "shutting-down") => "Terminating",
+            (Some((_, hook)), _) => hook.state(),
+            (None, _) => "InService",
+        };
+        Some(GroupInfo {
+            name: name.clone(),
+            lifecycle_state: lifecycle_state.to_owned(),
+            launched_from: None,
+            launch: Some(launch.clone()),
+            overrides: overrides.clone(),
+            suspended: Vec::new(),
+        })
+    }
+
+    /// The wait of an instance at a hook, when `look` agrees.
+    fn waits(&self, hook: &LifecycleHook, look: impl FnOnce(&mut Group, &(String, Hook)) -> bool) -> Option<Hook> {
+        let mut group = self.universe.account.group.borrow_mut();
+        let group = group.as_mut().filter(|group| group.name == hook.group)?;
+        let is_this = |(instance, of): &&(String, Hook)| *instance == hook.instance_id && of.name() == hook.name;
+        let wait = group.waiting.iter().find(is_this).cloned()?;
+        look(group, &wait).then_some(wait.1)
+    }
+
     /// What EC2 shows of a machine in this answer; `None` when it does not show it.
     fn state_shown(&self, machine: &Machine) -> Option<&'static str> {
         let universe = &self.universe;
@@ -152,3 +269,6 @@ impl Desk {
         Ok((ec2, fault))
     }
 }
+
+#[cfg(test)]
+mod tests;

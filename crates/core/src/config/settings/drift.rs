@@ -1,5 +1,6 @@
 //! What is said of the image a node should run, of how a fleet is brought to it, and of a node's end.
 
+pub use crate::ports::TemplateRef;
 use jiff::civil::{Time, Weekday};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -106,15 +107,6 @@ pub enum ImageSource {
     },
     /// What the instance's own Auto Scaling group would launch.
     AutoScalingGroup,
-}
-
-/// A launch template, by id or by name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TemplateRef {
-    /// `lt-…`
-    Id(String),
-    /// Its name.
-    Name(String),
 }
 
 /// The pace of a rollout.

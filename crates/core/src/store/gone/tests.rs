@@ -6,8 +6,9 @@ use crate::model::register::Register;
 use crate::model::secret::Secret;
 use crate::node::Silent;
 use crate::ports::{
-    ApiAnswer, ApiRequest, Cloud, Cluster, Host, JobSpec, JobState, Jobs, Metadata, MetadataAnswer, RegistryToken,
-    TokenRequest, ToolOutput,
+    ApiAnswer, ApiRequest, Cloud, Cluster, GroupInfo, Host, ImageInfo, ImageQuery, JobSpec, JobState, Jobs,
+    LifecycleAnswer, LifecycleHook, LifecycleResult, Metadata, MetadataAnswer, RegistryToken, TemplateInfo,
+    TemplateVersion, TokenRequest, ToolOutput,
 };
 use crate::store::fake::{Lab, OneFile, etag_of, run};
 use crate::testing::{identity, settings};
@@ -49,6 +50,8 @@ fn info(instance_id: &str, state: &str) -> InstanceInfo {
         account: "123456789012".into(),
         state: state.into(),
         hop_limit: None,
+        image_id: None,
+        launched_at: None,
     }
 }
 
@@ -160,6 +163,27 @@ impl Cloud for Ec2Says {
         refused()
     }
     async fn registry_token(&self, _: &TokenRequest) -> Outcome<RegistryToken> {
+        refused()
+    }
+    async fn images(&self, _: &str, _: &ImageQuery) -> Outcome<Vec<ImageInfo>> {
+        refused()
+    }
+    async fn parameter(&self, _: &str, _: &str) -> Outcome<Option<String>> {
+        refused()
+    }
+    async fn launch_template(&self, _: &str, _: &TemplateVersion) -> Outcome<Option<TemplateInfo>> {
+        refused()
+    }
+    async fn group_of(&self, _: &str, _: &str) -> Outcome<Option<GroupInfo>> {
+        refused()
+    }
+    async fn terminate_in_group(&self, _: &str, _: &str) -> Outcome<()> {
+        refused()
+    }
+    async fn complete_lifecycle(&self, _: &str, _: &LifecycleHook, _: LifecycleResult) -> Outcome<LifecycleAnswer> {
+        refused()
+    }
+    async fn heartbeat(&self, _: &str, _: &LifecycleHook) -> Outcome<LifecycleAnswer> {
         refused()
     }
 }
