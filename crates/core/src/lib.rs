@@ -9,6 +9,7 @@
 
 pub mod config;
 pub mod drain;
+pub mod drift;
 pub mod duties;
 pub mod ecr;
 pub mod end;
