@@ -1,10 +1,19 @@
 //! What unit tests of several modules need: settings, identities, a world that refuses everything.
 
+pub mod api;
+
 use crate::config::settings::{JoinSettings, Settings, StoreLocation};
+use crate::model::cause::{Cause, Failure};
 use crate::model::identity::{Identity, Origin, Role};
 use crate::model::names::{ClusterName, Endpoint};
+use crate::node::{Node, Silent};
+use crate::ports::{Files, Jobs};
+use crate::store::fake::Lab;
+use crate::store::gone::tests::Ec2Says;
+use crate::world::{Ports, World};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Minimal settings; `lines` holds `role: …` and optionally `control_plane_endpoint: …`.
@@ -51,4 +60,26 @@ pub fn identity(name: &str) -> Identity {
         provider_id: None,
         labels: BTreeMap::new(),
     }
+}
+
+/// A node that has an API server, jobs and a disk; its other ports refuse. A new one over the same is a new life.
+pub fn node(settings: Settings, server: &Rc<api::Server>, jobs: &Rc<dyn Jobs>, files: &Rc<dyn Files>) -> Node {
+    let none = Rc::new(Ec2Says(Err(Failure::new(Cause::Internal, "call a port", "this test has none"))));
+    let ports = Ports {
+        objects: Lab::new().objects,
+        files: files.clone(),
+        jobs: jobs.clone(),
+        metadata: none.clone(),
+        cloud: none.clone(),
+        cluster: server.clone(),
+        host: none,
+        time: server.time.clone(),
+    };
+    let world = World::new(ports, server.clone(), Rc::new(Silent));
+    Node::new(Rc::new(settings), Rc::new(identity(api::NODE)), world)
+}
+
+/// Jobs that refuse.
+pub fn no_jobs() -> Rc<dyn Jobs> {
+    Rc::new(Ec2Says(Err(Failure::new(Cause::Internal, "call a port", "this test has none"))))
 }

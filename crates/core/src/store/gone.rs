@@ -210,4 +210,4 @@ impl Looks {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

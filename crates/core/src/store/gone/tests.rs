@@ -147,7 +147,7 @@ fn looks_at_a_young_record_do_not_count_and_a_living_holder_or_another_attempt_b
 }
 
 /// EC2 with one answer; every other port refuses.
-struct Ec2Says(Outcome<Vec<InstanceInfo>>);
+pub(crate) struct Ec2Says(pub(crate) Outcome<Vec<InstanceInfo>>);
 
 fn refused<T>() -> Outcome<T> {
     Err(Failure::new(Cause::Internal, "call a port", "this test has none"))
