@@ -96,6 +96,11 @@ pub enum Entry {
     },
     /// The machine is a node.
     Completed,
+    /// The operators' hook that replaces this machine is about to be started.
+    HookStarted {
+        /// The grant it is started for.
+        grant: Uuid,
+    },
     /// A line of a newer version; kept, not understood.
     #[serde(other)]
     Unknown,
@@ -344,8 +349,12 @@ fn apply(attempt: &mut Attempt, entry: &Entry) {
         }
         Entry::AddonsApplied { digest } => attempt.addons = Some(digest.clone()),
         Entry::Completed => attempt.completed = true,
-        Entry::Abandoned | Entry::Began { .. } | Entry::StepBegan { .. } | Entry::StepEnded { .. } | Entry::Unknown => {
-        }
+        Entry::Abandoned
+        | Entry::Began { .. }
+        | Entry::StepBegan { .. }
+        | Entry::StepEnded { .. }
+        | Entry::HookStarted { .. }
+        | Entry::Unknown => {}
     }
 }
 

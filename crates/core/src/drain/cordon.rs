@@ -64,7 +64,7 @@ async fn change(
 }
 
 /// The value of one of our annotations.
-fn annotation<'a>(node: &'a Value, name: &str) -> Option<&'a str> {
+pub(crate) fn annotation<'a>(node: &'a Value, name: &str) -> Option<&'a str> {
     node.pointer("/metadata/annotations")?.get(name)?.as_str()
 }
 

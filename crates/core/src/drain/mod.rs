@@ -10,6 +10,7 @@ mod pods;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cordon::annotation;
 pub use cordon::{END, EXCLUDE, EXCLUDED_BY, cordon, uncordon_if_ours};
 pub use order::Class;
 pub use pods::{Controller, Pod};

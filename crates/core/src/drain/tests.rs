@@ -344,7 +344,7 @@ fn holds(server: &Server, pods: &[Drawn], hard: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     /// Each round is a life of its own, and any call may go wrong or kill the agent.
     #[test]

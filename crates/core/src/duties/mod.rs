@@ -2,6 +2,7 @@
 
 mod bundle;
 mod certificates;
+mod grant;
 mod images;
 mod register;
 mod registry;
@@ -20,6 +21,7 @@ pub fn for_role(role: Role) -> Vec<Box<dyn Duty>> {
         Box::new(certificates::CertificatesDuty),
         Box::<registry::RegistryDuty>::default(),
         Box::<images::ImagesDuty>::default(),
+        Box::<grant::GrantDuty>::default(),
     ];
     if role == Role::Master {
         duties.push(Box::<bundle::BundleDuty>::default());

@@ -91,9 +91,19 @@ pub struct State {
     pub conflicts: usize,
     pub faults: BTreeMap<usize, Fault>,
     pub log: Vec<Logged>,
+    /// The agent dies before or after this gated call, of any port.
+    pub kill: Option<(usize, Side)>,
+    gated: usize,
     version: u64,
     dead: bool,
     life: usize,
+}
+
+/// Of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Before,
+    After,
 }
 
 /// The server.
@@ -131,6 +141,8 @@ impl Server {
             conflicts: 0,
             faults: BTreeMap::new(),
             log: Vec::new(),
+            kill: None,
+            gated: 0,
             version: 1,
             dead: false,
             life: 0,
@@ -192,6 +204,16 @@ impl Server {
 
     pub fn is_cordoned(&self) -> bool {
         self.state().is_cordoned()
+    }
+
+    /// Whether the agent has died in this life.
+    pub fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
+    /// How many calls of any port there were.
+    pub fn gated(&self) -> usize {
+        self.state().gated
     }
 }
 
@@ -394,6 +416,10 @@ impl Gate for Server {
             state.faults.remove(&number);
             state.dead = true;
         }
+        if !state.dead {
+            state.gated += 1;
+            state.dead = state.kill == Some((state.gated, Side::Before));
+        }
         if state.dead { Admission::Die } else { Admission::Pass }
     }
 
@@ -403,6 +429,7 @@ impl Gate for Server {
         if call.name.starts_with("cluster.") && matches!(state.faults.get(&last), Some(Fault::DieAfter)) {
             state.dead = true;
         }
+        state.dead |= state.kill == Some((state.gated, Side::After));
         if state.dead { Delivery::Die } else { Delivery::Deliver }
     }
 }
