@@ -32,8 +32,9 @@ fn of_cause(cause: Cause) -> LaunchSignal {
         | Cause::ToolMissing => LaunchSignal::Abandon,
         // A defect of ours is in the next instance too.
         Cause::Internal => LaunchSignal::Heartbeat,
-        // What is wrong is in the store or in the cluster, and the next instance meets it again.
+        // What is wrong is in the store, in the cluster or in what names an image, and the next instance meets it again.
         Cause::BucketMissing
+        | Cause::ImageSource
         | Cause::StoreUnconditional
         | Cause::ForeignCluster
         | Cause::AlreadyEstablished
@@ -79,6 +80,7 @@ mod tests {
         ("api-unavailable", LaunchSignal::Heartbeat),
         ("bad-credentials", LaunchSignal::Heartbeat),
         ("bucket-missing", LaunchSignal::Heartbeat),
+        ("image-source", LaunchSignal::Heartbeat),
         ("busy", LaunchSignal::Heartbeat),
         ("clock-skew", LaunchSignal::Heartbeat),
         ("cloned-state", LaunchSignal::Abandon),

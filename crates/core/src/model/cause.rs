@@ -93,6 +93,8 @@ causes! {
     Configuration => "configuration", Configuration, Permanent, "correct the configuration; `kubestrap config check` shows every problem";
     /// The bucket named in the configuration does not exist.
     BucketMissing => "bucket-missing", Configuration, Permanent, "create the bucket or correct `store`";
+    /// What should name the desired image names none, or one that this machine cannot run.
+    ImageSource => "image-source", Configuration, Permanent, "correct `drift.image`, or what it names";
     /// The store does not honour conditional writes.
     StoreUnconditional => "store-unconditional", Refused, Permanent, "use a store that honours If-None-Match and If-Match on PUT; without them two masters could make two clusters";
     /// The machine carries Kubernetes state that our journal does not account for.

@@ -75,8 +75,8 @@ impl fmt::Display for ImageQuery {
             ImageQuery::Ids(ids) => write!(f, "{}", ids.join(",")),
             ImageQuery::Newest { owners, tags, name, architecture } => {
                 write!(f, "newest {architecture} image of {}", owners.join(","))?;
-                tags.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))?;
-                name.iter().try_for_each(|name| write!(f, " named {name}"))
+                tags.iter().try_for_each(|(key, value)| write!(f, ", {key}={value}"))?;
+                name.iter().try_for_each(|name| write!(f, ", named {name}"))
             }
         }
     }
