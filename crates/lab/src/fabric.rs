@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// moto imports everything it mocks; under load that takes a while.
 const START: Duration = Duration::from_secs(90);
 /// Where moto listens.
-const AWS_PORT: u16 = 5000;
+pub(crate) const AWS_PORT: u16 = 5000;
 /// An S3 server of the Rust registry that verifies signatures and honours conditions, and its version.
 const OTHER_S3_CRATE: (&str, &str) = ("s3s-fs", "0.14.1");
 const OTHER_S3_PORT: u16 = 8014;
@@ -195,14 +195,16 @@ impl Fabric {
 /// What IMDS says of a machine.
 pub fn instance(machine: &Machine, spec: &Spec) -> Value {
     let random = crate::machine::random_uuid().replace('-', "");
+    let own = (format!("i-0{}", &random[..16]), "ami-0abc0abc0abc0abc0".to_owned());
+    let (id, image) = spec.instance.as_ref().map_or(own, |launched| (launched.id.clone(), launched.image.clone()));
     let mut instance = json!({
         "source": machine.address(),
-        "instance_id": format!("i-0{}", &random[..16]),
+        "instance_id": id,
         "account": ACCOUNT,
         "region": spec.zone.trim_end_matches(|c: char| c.is_ascii_lowercase()),
         "availability_zone": spec.zone,
         "instance_type": "m7i.large",
-        "image_id": "ami-0abc0abc0abc0abc0",
+        "image_id": image,
         "private_ip": machine.address(),
         "local_hostname": machine.dns_name(),
         // A role, as every instance should have: nothing has keys in files.

@@ -6,18 +6,38 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// moto verifies no signature, but keeps what signed requests wrote from those that have none.
-const SIGNED: &str = "authorization: AWS4-HMAC-SHA256 Credential=LAB/20260101/us-east-1/s3/aws4_request, \
-                      SignedHeaders=host, Signature=0";
+const CONNECT: Duration = Duration::from_secs(5);
+/// moto reads a service's own data with the first request to it.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// moto verifies no signature, but keeps what signed requests wrote from those that have none, and knows the service by it.
+fn signed(service: &str) -> String {
+    format!(
+        "authorization: AWS4-HMAC-SHA256 Credential=LAB/20260101/us-east-1/{service}/aws4_request, \
+         SignedHeaders=host, Signature=0"
+    )
+}
 
 /// Sends a request and reads the whole answer: status and body.
 ///
 /// # Errors
 /// When there is no answer.
 pub fn request(method: &str, server: (Ipv4Addr, u16), path: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
+    send(method, server, path, &signed("s3"), body)
+}
+
+/// Posts a form to a service of AWS, as its query protocol wants it: status and body.
+///
+/// # Errors
+/// When there is no answer.
+pub fn form(service: &str, server: (Ipv4Addr, u16), form: &str) -> Result<(u16, Vec<u8>)> {
+    let headers = format!("content-type: application/x-www-form-urlencoded\r\n{}", signed(service));
+    send("POST", server, "/", &headers, form.as_bytes())
+}
+
+fn send(method: &str, server: (Ipv4Addr, u16), path: &str, headers: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {}:{}\r\nconnection: close\r\n{SIGNED}\r\ncontent-length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: {}:{}\r\nconnection: close\r\n{headers}\r\ncontent-length: {}\r\n\r\n",
         server.0,
         server.1,
         body.len()
@@ -32,8 +52,8 @@ pub fn request(method: &str, server: (Ipv4Addr, u16), path: &str, body: &[u8]) -
 
 fn exchange(server: SocketAddr, message: &[u8]) -> Result<Vec<u8>> {
     enter()?;
-    let mut stream = TcpStream::connect_timeout(&server, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    let mut stream = TcpStream::connect_timeout(&server, CONNECT)?;
+    stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(message)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

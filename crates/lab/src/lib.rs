@@ -13,12 +13,14 @@
 //! | [`cgroups`], [`mounts`], [`network`], [`sysctls`] | what machines take from the kernel, and give back |
 //! | [`machine`] | one node: its disk, its start, its power cut, commands in it |
 //! | [`fabric`] | what surrounds it: IMDS, S3 and EC2 |
+//! | [`account`] | images, launch templates and Auto Scaling groups, for the scenarios that replace machines |
 //! | [`registry`] | ECR and its registry, for the scenarios that pull |
 //! | [`vm`] | a machine with firmware and a kernel of its own |
 //! | [`lab`] | all of it together |
 //! | [`scenarios`] | stories that are told with it |
 //! | [`shipped`] | the units and the user-data of the repository |
 
+pub mod account;
 pub mod cgroups;
 pub mod claim;
 pub mod command;

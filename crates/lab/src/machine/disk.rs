@@ -205,7 +205,8 @@ fn baked(machine: &Machine, spec: &Spec) -> String {
     if spec.metadata {
         config["identity"] = json!("ec2");
         config["s3"] = json!({ "endpoint": format!("http://{aws}:5000"), "region": "us-east-1" });
-        config["aws"] = json!({ "ec2_endpoint": format!("http://{aws}:5000") });
+        let endpoint = format!("http://{aws}:5000");
+        config["aws"] = json!({ "ec2_endpoint": endpoint, "ssm_endpoint": endpoint, "autoscaling_endpoint": endpoint });
     } else {
         config["identity"] = json!("host");
     }

@@ -6,6 +6,7 @@ pub mod init;
 pub mod paths;
 pub mod start;
 
+use crate::account::Instance;
 use crate::cgroups::{self, Hierarchy};
 use crate::folder::Folder;
 use crate::state::{Process, Saved, State};
@@ -53,6 +54,8 @@ pub struct Spec {
     pub metadata: bool,
     /// Availability zone.
     pub zone: String,
+    /// The instance of EC2 that it is; one that EC2 does not know when absent.
+    pub instance: Option<Instance>,
     /// What starts.
     pub boot: Boot,
     /// More files.
@@ -69,6 +72,7 @@ impl Spec {
             user_data: None,
             metadata: true,
             zone: "us-east-1a".to_owned(),
+            instance: None,
             boot: Boot::Baked,
             files: Vec::new(),
             disk_mib: None,
@@ -84,6 +88,12 @@ impl Spec {
     /// In another zone.
     pub fn zone(mut self, zone: &str) -> Spec {
         self.zone = zone.to_owned();
+        self
+    }
+
+    /// As this instance of EC2, on its image.
+    pub fn instance(mut self, instance: Instance) -> Spec {
+        self.instance = Some(instance);
         self
     }
 

@@ -1,7 +1,7 @@
 //! Pulls from a registry that demands credentials whose tokens die soon, by the real containerd; with the real kubelet too
 //! where there is a Kubernetes folder.
 
-use super::support::{BUCKET, await_ready, expect, master, said, worker};
+use super::support::{BUCKET, STAYS_ON_A_FULL_DISK, await_ready, expect, master, said, worker};
 use super::{Needs, Scenario};
 use crate::lab::Lab;
 use crate::machine::{Boot, Machine, Spec};
@@ -187,10 +187,7 @@ fn ecr(lab: &mut Lab) -> Result<()> {
 fn ecr_k8s(lab: &mut Lab) -> Result<()> {
     let ca = registry(lab)?;
     lab.fabric().bucket(BUCKET)?;
-    // The disk is the whole machine's: how full that is is nothing to this story.
-    let eviction =
-        "kubeadm: { KubeletConfiguration: { evictionHard: { memory.available: 50Mi, nodefs.available: 1% } } }\n";
-    let master = master("m1", "ecr-k8s", eviction)?;
+    let master = master("m1", "ecr-k8s", STAYS_ON_A_FULL_DISK)?;
     let master = node(lab, master, &ca)?;
     master.power_on()?;
     let since = await_token(lab, &master)?;

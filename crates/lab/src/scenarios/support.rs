@@ -18,6 +18,11 @@ const SHARED: &str = "shared";
 /// The shared cluster's first join bundle, among the lab's notes.
 const FIRST_BUNDLE: &str = "first bundle";
 
+/// Configuration of a master whose pods stay on a full disk: it is the whole machine's, and how full that is is nothing to a
+/// story.
+pub const STAYS_ON_A_FULL_DISK: &str =
+    "kubeadm: { KubeletConfiguration: { evictionHard: { memory.available: 50Mi, nodefs.available: 1% } } }\n";
+
 /// A file of `cloud-init/`, with the names of this lab instead of the examples'.
 pub fn user_data(file: &str, cluster: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cloud-init").join(file);
