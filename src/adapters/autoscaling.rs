@@ -129,3 +129,73 @@ fn answered(answer: Result<(), Refusal>, attempted: &str, action: &str) -> Outco
     let failure = failed(&refusal, attempted, action);
     Err(if is_invalid { failure.advise("check the names of the hook and of its group") } else { failure })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_autoscaling::types::{LaunchTemplate, MixedInstancesPolicy, SuspendedProcess};
+    use kubestrap_core::model::cause::Cause;
+
+    fn refused(code: &str, cause: Option<Cause>, detail: &str) -> Result<(), Refusal> {
+        let (code, detail) = (Some(code.to_owned()), format!("{code}: {detail} (400)"));
+        Err(Refusal { status: Some(400), code, cause, certain: true, detail })
+    }
+
+    #[test]
+    fn an_action_that_does_not_wait_is_an_answer_and_everything_else_a_failure() {
+        let judge = |answer| answered(answer, "complete it", "autoscaling:CompleteLifecycleAction");
+        assert_eq!(judge(Ok(())), Ok(LifecycleAnswer::Taken));
+        let over = "No active Lifecycle Action found with instance ID i-0123456789abcdef0";
+        assert_eq!(
+            judge(refused("ValidationError", Some(Cause::Configuration), over)),
+            Ok(LifecycleAnswer::NotWaiting)
+        );
+        let table = [
+            ("ValidationError", Some(Cause::Configuration), "Lifecycle hook not found", "the names of the hook"),
+            ("AccessDenied", Some(Cause::AccessDenied), over, "grant autoscaling:CompleteLifecycleAction"),
+            ("ResourceContention", None, "another update", "check the AWS endpoint"),
+        ];
+        for (code, cause, detail, advice) in table {
+            let failure = judge(refused(code, cause, detail)).expect_err(code);
+            assert_eq!(failure.cause, cause.unwrap_or(Cause::CloudUnavailable));
+            assert!(failure.fix().contains(advice), "{failure}");
+        }
+    }
+
+    fn template(id: &str, version: Option<&str>) -> LaunchTemplateSpecification {
+        LaunchTemplateSpecification::builder().launch_template_id(id).set_version(version.map(str::to_owned)).build()
+    }
+
+    #[test]
+    fn a_group_says_what_it_starts_in_each_of_its_forms() {
+        let instance = AutoScalingInstanceDetails::builder()
+            .instance_id("i-1")
+            .lifecycle_state("Terminating:Wait")
+            .launch_template(template("lt-1", Some("4")))
+            .build();
+        let group = || AutoScalingGroup::builder().auto_scaling_group_name("web");
+        let version = |id: &str, version: &str| TemplateVersion {
+            template: TemplateRef::Id(id.to_owned()),
+            version: version.to_owned(),
+        };
+        let plain = described(&instance, &group().launch_template(template("lt-1", None)).build());
+        assert_eq!(plain.launch, Some(Launch::Template(version("lt-1", "$Default"))));
+        assert_eq!((plain.lifecycle_state.as_str(), plain.overrides.len()), ("Terminating:Wait", 0));
+        assert_eq!(plain.launched_from, Some(version("lt-1", "4")));
+
+        let with = LaunchTemplateOverrides::builder().instance_type("m7g.large");
+        let with = with.launch_template_specification(template("lt-2", Some("$Latest"))).build();
+        let mixed = LaunchTemplate::builder().launch_template_specification(template("lt-1", Some("2")));
+        let policy = MixedInstancesPolicy::builder().launch_template(mixed.overrides(with).build()).build();
+        let stopped = SuspendedProcess::builder().process_name("Launch").build();
+        let mixed = described(&instance, &group().mixed_instances_policy(policy).suspended_processes(stopped).build());
+        assert_eq!(mixed.launch, Some(Launch::Template(version("lt-1", "2"))));
+        let (instance_type, template) = (Some("m7g.large".to_owned()), Some(version("lt-2", "$Latest")));
+        assert_eq!(mixed.overrides, [LaunchOverride { instance_type, template, image: None }]);
+        assert_eq!(mixed.suspended, ["Launch"]);
+
+        let old = described(&instance, &group().launch_configuration_name("lc").build());
+        assert_eq!(old.launch, Some(Launch::Configuration { name: "lc".to_owned(), image: None }));
+        assert_eq!(described(&instance, &group().build()).launch, None);
+    }
+}
