@@ -15,6 +15,7 @@ mod bundles;
 mod configuration;
 mod crashes;
 mod disk;
+mod drains;
 mod ec2;
 mod ecr_agent;
 mod ecr_plugin;

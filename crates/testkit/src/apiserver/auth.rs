@@ -24,7 +24,7 @@ impl User {
     }
 
     /// The node's name, for a kubelet.
-    fn node(&self) -> Option<&str> {
+    pub(super) fn node(&self) -> Option<&str> {
         self.name.strip_prefix("system:node:").filter(|_| self.is_in("system:nodes"))
     }
 }

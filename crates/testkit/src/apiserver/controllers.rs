@@ -30,6 +30,7 @@ pub(super) fn tick(shared: &Shared) -> io::Result<()> {
         return Ok(());
     }
     clean_tokens(&mut state)?;
+    super::eviction::end_pods(&mut state)?;
     sign_cluster_info(&mut state, seconds(shared.script.api.signer_delay))?;
     sign_requests(&mut state, &shared.ca)?;
     judge_nodes(&mut state, shared)

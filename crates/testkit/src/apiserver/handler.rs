@@ -3,7 +3,7 @@
 use super::auth::{self, User};
 use super::resources::{self, Resource, Target};
 use super::state::State;
-use super::{Shared, apply, status};
+use super::{Shared, apply, eviction, status};
 use crate::http::{Answer, Handler, Request, pause, respond};
 use crate::kubeadm::documents;
 use crate::script::seconds;
@@ -155,11 +155,10 @@ fn dispatch(state: &mut State, request: &Request, user: &User, verb: &str, targe
     match verb {
         "get" => Ok(state.objects.get(&path).map_or_else(|| not_found(target), |object| (200, object.clone()))),
         "list" => Ok((200, list(state, request, target))),
-        "create" if target.subresource.as_deref() == Some("eviction") => Ok(if state.remove(&path)?.is_some() {
-            (201, json!({"kind": "Status", "status": "Success"}))
-        } else {
-            not_found(target)
-        }),
+        "create" if target.subresource.as_deref() == Some("eviction") => match parse(&request.body) {
+            Ok(body) => eviction::evict(state, target, user.node(), &body),
+            Err(reply) => Ok(reply),
+        },
         "create" => create(state, request, user, target),
         "update" => update(state, request, user, target),
         "patch" => patch(state, request, user, target),
@@ -378,7 +377,10 @@ fn delete(state: &mut State, request: &Request, target: &Target) -> io::Result<R
 fn list(state: &State, request: &Request, target: &Target) -> Value {
     let (labels, fields) = (request.parameter("labelSelector"), request.parameter("fieldSelector"));
     let prefix = format!("{}/", target.resource.prefix());
-    let items: Vec<&Value> = state
+    // A continuation is the place at which the next page begins; it does not expire here.
+    let number = |name| request.parameter(name).and_then(|text| text.parse::<usize>().ok());
+    let (limit, from) = (number("limit").filter(|limit| *limit > 0), number("continue").unwrap_or_default());
+    let all: Vec<&Value> = state
         .objects
         .iter()
         .filter(|(path, object)| {
@@ -399,9 +401,14 @@ fn list(state: &State, request: &Request, target: &Target) -> Value {
         })
         .map(|(_, object)| object)
         .collect();
+    let items: Vec<&Value> = all.iter().skip(from).take(limit.unwrap_or(usize::MAX)).copied().collect();
+    let mut metadata = json!({"resourceVersion": state.revision.to_string()});
+    if from + items.len() < all.len() {
+        metadata["continue"] = json!((from + items.len()).to_string());
+    }
     json!({
         "kind": format!("{}List", target.resource.kind), "apiVersion": target.resource.api_version(),
-        "metadata": {"resourceVersion": state.revision.to_string()}, "items": items,
+        "metadata": metadata, "items": items,
     })
 }
 

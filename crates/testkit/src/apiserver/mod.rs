@@ -5,6 +5,7 @@
 mod apply;
 mod auth;
 mod controllers;
+mod eviction;
 mod handler;
 mod resources;
 mod state;
