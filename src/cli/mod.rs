@@ -8,6 +8,7 @@ mod compose;
 mod config_verb;
 mod confirm;
 mod doctor;
+mod drift;
 mod ecr;
 mod ecr_login;
 mod ecr_provider;
@@ -57,6 +58,7 @@ Examples:
   kubestrap plan                   what `run` would do here, and why; changes nothing
   kubestrap run                    the service: become a node if needed, then stay a good one
   kubestrap status --cluster       all nodes of the cluster, as they report themselves
+  kubestrap drift                  is this node what it should be? exit code 20 when it is not
   kubestrap ecr token --registry HOST
                                    does ECR give this machine a login, and for how long?
   kubestrap status --cluster --store s3://acme-clusters/k8s --cluster-name prod
@@ -119,6 +121,7 @@ enum Verb {
     Status(status::Status),
     Analyze(analyze::Analyze),
     Doctor(doctor::Doctor),
+    Drift(drift::Drift),
     Config(config_verb::Config),
     Unlock(unlock::Unlock),
     Reset(reset::Reset),
@@ -184,6 +187,7 @@ async fn dispatch(verb: Verb, global: &Global, screen: &Screen) -> Outcome<ExitC
         Verb::Status(verb) => verb.run(global).await,
         Verb::Analyze(verb) => verb.run(global),
         Verb::Doctor(verb) => verb.run(global).await,
+        Verb::Drift(verb) => verb.run(global).await,
         Verb::Config(verb) => verb.run(global).await,
         Verb::Unlock(verb) => verb.run(global).await,
         Verb::Reset(verb) => verb.run(global).await,

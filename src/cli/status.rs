@@ -15,7 +15,9 @@ use kubestrap_core::kubeadm::machine::Machine;
 use kubestrap_core::model::cause::{ExitCode, Outcome};
 use kubestrap_core::model::plain::plain;
 use kubestrap_core::model::register::{Register, RegisterState, SCHEMA};
+use kubestrap_core::model::report::DriftReport;
 use kubestrap_core::node::{Node, Silent};
+use kubestrap_core::rollout::wire::Verdict;
 use kubestrap_core::store::Store;
 use kubestrap_core::store::reports::ReportEntry;
 use kubestrap_core::world::World;
@@ -91,7 +93,7 @@ impl ClusterView {
             out.push_str("No node has reported yet.\n");
             return out;
         }
-        let heading = ["NODE", "ROLE", "PHASE", "STEP", "VERSION", "BUNDLE", "CERTIFICATES", "REPORTED"];
+        let heading = ["NODE", "ROLE", "PHASE", "STEP", "VERSION", "DRIFT", "BUNDLE", "CERTIFICATES", "REPORTED"];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         rows.extend(self.reports.iter().map(|entry| self.row(entry)));
         out.push('\n');
@@ -133,6 +135,7 @@ impl ClusterView {
             report.phase.as_str().to_owned(),
             report.step.as_deref().map_or_else(|| "-".to_owned(), plain),
             report.versions.get("kubelet").map_or_else(|| "-".to_owned(), |version| plain(version)),
+            report.drift.as_ref().map_or_else(|| "-".to_owned(), drift),
             when(report.bundle_expires_at),
             when(report.certificates_expire_at),
             format!("{}{stale}", ago(self.now, report.reported_at)),
@@ -161,6 +164,16 @@ impl ClusterView {
             "register": self.register,
             "nodes": nodes.collect::<Vec<_>>(),
         })
+    }
+}
+
+/// `drifted (replace)`: the verdict, and how far it may go.
+fn drift(drift: &DriftReport) -> String {
+    match drift.verdict {
+        Verdict::Drifted => format!("drifted ({})", plain(&drift.action)),
+        Verdict::Current if drift.warnings.is_empty() => "current".to_owned(),
+        Verdict::Current => "current (warning)".to_owned(),
+        Verdict::Unknown => "unknown".to_owned(),
     }
 }
 

@@ -5,6 +5,7 @@ use kubestrap_core::gate::{Admission, Call, Delivery, Gate, Method};
 use kubestrap_core::model::cause::Failure;
 use kubestrap_core::model::report::Phase;
 use kubestrap_core::node::{Event, Observer, Status};
+use kubestrap_core::rollout::wire::Verdict;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -33,6 +34,7 @@ macro_rules! labels {
 labels! {
     Of { phase }
     Version { version }
+    VerdictOnly { verdict }
     Step { step }
     StepCause { step, cause }
     Duty { duty }
@@ -57,6 +59,8 @@ pub struct Metrics {
     registry_calls: Counter,
     registry_errors: Family<CauseOnly, Counter>,
     registry_expiry: Family<Nothing, Gauge>,
+    drift: Family<VerdictOnly, Gauge>,
+    content_differences: Family<Nothing, Gauge>,
     calls: Family<PortCall, Counter>,
     call_seconds: Family<PortCall, SecondsSum>,
     call_failures: Family<PortCallCause, Counter>,
@@ -79,6 +83,8 @@ impl Default for Metrics {
             registry_calls: Counter::default(),
             registry_errors: Family::default(),
             registry_expiry: Family::default(),
+            drift: Family::default(),
+            content_differences: Family::default(),
             calls: Family::default(),
             call_seconds: Family::default(),
             call_failures: Family::default(),
@@ -111,6 +117,11 @@ impl Metrics {
         r.register("registry_token_errors", "Those that failed by cause", self.registry_errors.clone());
         let expiry = "When the first of the logins that containerd has for ECR ends";
         r.register("registry_login_expiry_timestamp_seconds", expiry, self.registry_expiry.clone());
+        let drift =
+            "1 for the verdict on this node (drifted, current, unknown), 0 for the others; none before the first";
+        r.register("drift", drift, self.drift.clone());
+        let differences = "How much of this node differs from its bake manifest";
+        r.register("content_differences", differences, self.content_differences.clone());
         r.register("port_calls", "Calls to the outside world by port and method", self.calls.clone());
         r.register("port_call_seconds", "Time spent in these calls", self.call_seconds.clone());
         r.register("port_call_failures", "Failed calls by port, method and cause", self.call_failures.clone());
@@ -138,6 +149,7 @@ impl Metrics {
             (&self.last_report, status.last_report_at),
             (&self.registry_expiry, status.registry_login_expires_at),
         ];
+        self.refresh_drift(status);
         for (family, time) in times {
             match time {
                 Some(time) => {
@@ -146,6 +158,20 @@ impl Metrics {
                 None => family.clear(),
             }
         }
+    }
+
+    fn refresh_drift(&self, status: &Status) {
+        let Some(drift) = &status.drift else {
+            self.drift.clear();
+            self.content_differences.clear();
+            return;
+        };
+        let all = [("drifted", Verdict::Drifted), ("current", Verdict::Current), ("unknown", Verdict::Unknown)];
+        for (verdict, of) in all {
+            self.drift.get_or_create(&VerdictOnly { verdict }).set(i64::from(of == drift.verdict));
+        }
+        let differences = i64::try_from(drift.differences).unwrap_or(i64::MAX);
+        self.content_differences.get_or_create(&Nothing::new()).set(differences);
     }
 
     /// The text exposition format.

@@ -3,7 +3,7 @@
 use crate::config::settings::Settings;
 use crate::model::cause::Failure;
 use crate::model::identity::Identity;
-use crate::model::report::{Phase, ReportedError, StepReport};
+use crate::model::report::{DriftReport, Phase, ReportedError, StepReport};
 use crate::world::World;
 use jiff::Timestamp;
 use std::cell::{Cell, RefCell};
@@ -116,6 +116,8 @@ pub struct Status {
     pub certificates_expire_at: Option<Timestamp>,
     /// When the first of the logins that containerd has for ECR ends.
     pub registry_login_expires_at: Option<Timestamp>,
+    /// Whether it is what it should be, where something is compared.
+    pub drift: Option<DriftReport>,
     /// The last lines of a failed kubeadm, redacted.
     pub log_tail: Vec<String>,
     /// When the last report was accepted by the store.

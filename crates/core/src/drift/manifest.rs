@@ -3,7 +3,7 @@
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::plain::is_plain;
 use crate::ports::Files;
-use crate::store::fields;
+use crate::store::fields_within;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -12,10 +12,8 @@ use std::path::{Component, Path};
 
 /// Where it is.
 pub const PATH: &str = "/usr/lib/kubestrap/manifest.json";
-/// The major version that is understood.
-pub const SCHEMA: u64 = 1;
 /// The largest manifest that is read, in bytes: some thousand files.
-const MAX_BYTES: u64 = 1024 * 1024;
+const MAX_BYTES: usize = 1024 * 1024;
 /// The most components and files together, and the longest path in bytes.
 const MAX_ENTRIES: usize = 4096;
 const MAX_PATH: usize = 512;
@@ -23,7 +21,7 @@ const MAX_PATH: usize = 512;
 /// What was baked.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Manifest {
-    /// [`SCHEMA`].
+    /// 1.
     pub schema: u64,
     /// Programs with a version.
     #[serde(default)]
@@ -65,25 +63,19 @@ impl Manifest {
     /// Reads the machine's manifest; `None` when there is none. Truncated, malformed, of a newer major version, with
     /// paths that are not plain: an error that names the place and what to do.
     pub fn read(files: &dyn Files) -> Outcome<Option<Manifest>> {
-        files.read(Path::new(PATH), MAX_BYTES)?.map(|body| Manifest::parse(&body)).transpose()
+        files.read(Path::new(PATH), MAX_BYTES as u64)?.map(|body| Manifest::parse(&body)).transpose()
     }
 
     /// The same for bytes.
     pub fn parse(body: &[u8]) -> Outcome<Manifest> {
         let what = format!("the bake manifest {PATH}");
         let wrong = |why: String| {
-            Failure::new(Cause::FileAccess, format!("read {what}"), why)
-                .advise("the image's build writes it: bake again, or remove it, and content is not compared")
+            Failure::new(Cause::FileAccess, format!("read {what}"), why).advise(
+                "the image's build writes it: bake again with the kubestrap that the node runs, or remove it, and content is not \
+                 compared",
+            )
         };
-        let object = fields(&what, body).map_err(|failure| wrong(failure.detail))?;
-        match object.get("schema").and_then(Value::as_u64) {
-            Some(SCHEMA) => {}
-            Some(newer) if newer > SCHEMA => {
-                return Err(wrong(format!("its schema is {newer}, and this kubestrap understands {SCHEMA}"))
-                    .advise("a newer kubestrap made the image: install that one on the node too"));
-            }
-            _ => return Err(wrong(format!("it has no `schema: {SCHEMA}`"))),
-        }
+        let object = fields_within(&what, body, MAX_BYTES).map_err(|failure| wrong(failure.detail))?;
         let manifest: Manifest =
             serde_json::from_value(Value::Object(object)).map_err(|error| wrong(error.to_string()))?;
         manifest.check().map_err(wrong)?;
@@ -188,14 +180,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_large_image_has_a_large_manifest() {
+        let file = |n| format!(r#"{{"path":"/usr/share/f{n}","sha256":"{DIGEST}"}}"#);
+        let files: Vec<String> = (0..2000).map(file).collect();
+        let text = format!(r#"{{"schema":1,"files":[{}]}}"#, files.join(","));
+        assert!(text.len() > 64 * 1024);
+        assert_eq!(Manifest::parse(text.as_bytes()).expect("good").files.len(), 2000);
+    }
+
+    #[test]
     fn bad_manifests_are_refused_with_the_place() {
         let good = text();
         let cases: Vec<(String, &str)> = vec![
             (good[..good.len() / 2].to_owned(), "line"),
             (String::new(), "it is empty"),
             ("[]".into(), "read the bake manifest"),
-            (good.replace("\"schema\":1", "\"schema\":2"), "its schema is 2, and this kubestrap understands 1"),
-            (good.replace("\"schema\":1,", ""), "it has no `schema: 1`"),
+            (good.replace("\"schema\":1", "\"schema\":2"), "its schema is 2, and this kubestrap reads up to 1"),
+            (good.replace("\"schema\":1,", ""), "it has no schema number"),
             (good.replace("/usr/bin/kubelet", "usr/bin/kubelet"), "is not an absolute path"),
             (good.replace("/usr/bin/kubelet", "/usr/../etc/shadow"), "is not an absolute path"),
             (good.replace("/usr/bin/kubelet", "/usr/bin/containerd"), "is there twice"),

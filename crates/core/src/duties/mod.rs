@@ -2,6 +2,7 @@
 
 mod bundle;
 mod certificates;
+mod drift;
 mod grant;
 mod images;
 mod register;
@@ -21,6 +22,7 @@ pub fn for_role(role: Role) -> Vec<Box<dyn Duty>> {
         Box::new(certificates::CertificatesDuty),
         Box::<registry::RegistryDuty>::default(),
         Box::<images::ImagesDuty>::default(),
+        Box::<drift::DriftDuty>::default(),
         Box::<grant::GrantDuty>::default(),
     ];
     if role == Role::Master {

@@ -108,6 +108,7 @@ pub fn build_report(node: &Node) -> Report {
         versions,
         bundle_expires_at: status.bundle_expires_at,
         certificates_expire_at: status.certificates_expire_at,
+        drift: status.drift,
         log_tail: status.log_tail,
         started_at: node.started_at,
         reported_at: now,

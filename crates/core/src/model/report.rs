@@ -1,6 +1,7 @@
 //! `nodes/<identity>/report.json`: what a node tells the others (and the person on call) about itself.
 
 use crate::model::identity::{Identity, Role};
+use crate::rollout::wire::Verdict;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -71,6 +72,31 @@ pub struct StepReport {
     pub why: String,
 }
 
+/// What a node says of its drift.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftReport {
+    /// `drifted`, `current`, `unknown`.
+    pub verdict: Verdict,
+    /// Why, for people.
+    pub reason: String,
+    /// How far it may go: `report`, `mark`, `drain`, `replace`.
+    pub action: String,
+    /// The image it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<String>,
+    /// The image it should run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<String>,
+    /// How much differs from the bake manifest.
+    #[serde(default)]
+    pub differences: u64,
+    /// Troubles of the running image: deprecated, disabled, deregistered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Since when the verdict is this.
+    pub since: Timestamp,
+}
+
 /// The report itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -103,6 +129,9 @@ pub struct Report {
     /// Earliest expiry of the certificates below /etc/kubernetes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates_expire_at: Option<Timestamp>,
+    /// Whether the node is what it should be, where something is compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftReport>,
     /// The last lines of kubeadm's output, redacted, when it failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_tail: Vec<String>,

@@ -18,8 +18,13 @@ pub(super) fn rejected(key: &str, why: impl Into<String>) -> Failure {
 
 /// The fields of an object of at most 64 KiB with a schema this program reads. No error repeats content.
 pub(crate) fn fields(key: &str, body: &[u8]) -> Outcome<Map<String, Value>> {
-    if body.len() > MAX_OBJECT {
-        return Err(rejected(key, format!("it has more than {MAX_OBJECT} bytes")));
+    fields_within(key, body, MAX_OBJECT)
+}
+
+/// The same for what may be larger, because it is no object of the store.
+pub(crate) fn fields_within(key: &str, body: &[u8], limit: usize) -> Outcome<Map<String, Value>> {
+    if body.len() > limit {
+        return Err(rejected(key, format!("it has more than {limit} bytes")));
     }
     if body.is_empty() {
         return Err(rejected(key, "it is empty"));

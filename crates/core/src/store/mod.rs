@@ -19,7 +19,7 @@ mod settle;
 mod tests;
 pub mod traces;
 
-pub(crate) use document::fields;
+pub(crate) use document::{fields, fields_within};
 
 pub use bundle::{Expectation, Published, VerifiedBundle, clock_skew, verify};
 pub use gone::{Gone, GoneWatch, Judgement};
