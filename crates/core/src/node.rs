@@ -93,6 +93,19 @@ impl Observer for Silent {
     fn on(&self, _event: &Event<'_>) {}
 }
 
+/// How the rollouts of the cluster stand, as the arbiter saw it last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RolloutStatus {
+    /// Grants that count against the budget.
+    pub open: usize,
+    /// Rollouts that stand until an operator resumes them.
+    pub paused: usize,
+    /// Rollouts that stand until their reason ends by itself.
+    pub refused: usize,
+    /// Why nothing more is granted.
+    pub held_because: Option<String>,
+}
+
 /// What the node is doing; written by the engine and the duties, read by the report and the metrics.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
@@ -120,6 +133,8 @@ pub struct Status {
     pub drift: Option<DriftReport>,
     /// The last lines of a failed kubeadm, redacted.
     pub log_tail: Vec<String>,
+    /// How the rollouts stand, on a master that arbitrates.
+    pub rollout: Option<RolloutStatus>,
     /// When the last report was accepted by the store.
     pub last_report_at: Option<Timestamp>,
 }

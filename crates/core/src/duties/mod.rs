@@ -8,6 +8,7 @@ mod images;
 mod register;
 mod registry;
 mod report;
+pub(crate) mod rollout;
 
 pub use report::{build_report, final_report};
 
@@ -28,6 +29,7 @@ pub fn for_role(role: Role) -> Vec<Box<dyn Duty>> {
     if role == Role::Master {
         duties.push(Box::<bundle::BundleDuty>::default());
         duties.push(Box::new(register::RegisterDuty));
+        duties.push(Box::<rollout::RolloutDuty>::default());
     }
     duties
 }
