@@ -7,19 +7,39 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The documents, by their names in `iam/`.
-const DOCUMENTS: &[&str] =
-    &["master", "worker", "operator", "reader", "optional/doctor", "optional/ecr-public", "optional/kms"];
+const DOCUMENTS: &[&str] = &[
+    "master",
+    "worker",
+    "operator",
+    "reader",
+    "optional/doctor",
+    "optional/drift",
+    "optional/replace",
+    "optional/ecr-public",
+    "optional/kms",
+];
 /// What one node's own report ends with: the variable is the whole ARN of the instance that asks.
 const OWN_REPORT: &str = "/PREFIX/CLUSTER/nodes/${ec2:SourceInstanceARN}/report.json";
 /// Every key of a cluster.
 const CLUSTER: &str = "arn:aws:s3:::BUCKET/PREFIX/CLUSTER/";
 /// Actions for which AWS knows no resource (service authorization reference, "Resource types").
 const WITHOUT_RESOURCE: &[&str] = &[
+    "autoscaling:DescribeAutoScalingGroups",
+    "autoscaling:DescribeAutoScalingInstances",
+    "autoscaling:DescribeLaunchConfigurations",
+    "ec2:DescribeImages",
     "ec2:DescribeInstances",
+    "ec2:DescribeLaunchTemplateVersions",
     "ecr-public:GetAuthorizationToken",
     "ecr:GetAuthorizationToken",
     "sts:GetServiceBearerToken",
 ];
+
+/// Every Auto Scaling group of the account; a condition confines it.
+const GROUPS: &str = "arn:aws:autoscaling:REGION:ACCOUNT:autoScalingGroup:*:autoScalingGroupName/*";
+/// AWS's parameters, and those of a cluster.
+const PARAMETERS: [&str; 2] =
+    ["arn:aws:ssm:REGION::parameter/aws/service/*", "arn:aws:ssm:REGION:ACCOUNT:parameter/kubestrap/CLUSTER/*"];
 
 /// A statement of a document.
 #[derive(Debug, Clone)]
@@ -121,10 +141,12 @@ fn actions_are_named_in_full_and_resources_too_where_aws_knows_them() {
                 Some("s3") => ["arn:aws:s3:::BUCKET", CLUSTER].iter().any(|start| resource.starts_with(start)),
                 Some("ecr") => resource == "arn:aws:ecr:REGION:ACCOUNT:repository/*",
                 Some("kms") => resource == "arn:aws:kms:REGION:ACCOUNT:key/KEY",
+                Some("ssm") => PARAMETERS.contains(&resource.as_str()),
+                Some("autoscaling") => resource == GROUPS,
                 _ => false,
             };
             // A star in the middle would reach into another node's folder.
-            let stars = resource.trim_end_matches('*').contains('*');
+            let stars = resource != GROUPS && resource.trim_end_matches('*').contains('*');
             assert!(place && !stars && *resource != "arn:aws:s3:::BUCKET/*", "{name}: {resource}");
         }
     });
@@ -201,7 +223,8 @@ fn a_report_is_confined_by_the_whole_instance_arn() {
 fn nobody_but_the_operator_deletes_and_nobody_deletes_what_was_retired() {
     each(|name, statement| {
         for action in &statement.actions {
-            assert!(!action.contains("Terminate") && !action.contains("PutBucket"), "{name}: {action}");
+            assert!(!action.contains("Terminate") || name == "optional/replace", "{name}: {action}");
+            assert!(!action.contains("PutBucket"), "{name}: {action}");
             assert!(!action.contains("Delete") || name == "operator", "{name}: {action}");
             if action.contains("Delete") {
                 let kept = ["retired", "selftest"].map(|part| format!("{CLUSTER}{part}"));
@@ -211,6 +234,27 @@ fn nobody_but_the_operator_deletes_and_nobody_deletes_what_was_retired() {
             }
         }
     });
+}
+
+#[test]
+fn what_changes_a_group_is_confined_to_the_clusters_own_groups() {
+    let confined = serde_json::json!({ "StringEquals": { "autoscaling:ResourceTag/kubestrap:cluster": "CLUSTER" } });
+    let mut seen = Vec::new();
+    each(|name, statement| {
+        let is_change = |action: &&String| action.starts_with("autoscaling:") && !action.contains(":Describe");
+        let changes: Vec<&String> = statement.actions.iter().filter(is_change).collect();
+        if changes.is_empty() {
+            return;
+        }
+        assert_eq!((&statement.resources[..], &statement.condition), (&[GROUPS.to_owned()][..], &confined), "{name}");
+        seen.extend(changes.into_iter().map(|action| format!("{name} {action}")));
+    });
+    let expected = [
+        "optional/drift autoscaling:CompleteLifecycleAction",
+        "optional/drift autoscaling:RecordLifecycleActionHeartbeat",
+        "optional/replace autoscaling:TerminateInstanceInAutoScalingGroup",
+    ];
+    assert_eq!(seen, expected);
 }
 
 #[test]

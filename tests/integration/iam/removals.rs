@@ -32,7 +32,8 @@ pub struct Site {
 }
 
 /// Actions whose lack cannot be seen here, and why the page says what it says: moto serves no registry, answers 500 for
-/// public ECR, and uses no keys.
+/// public ECR, uses no keys, looks at resources of S3 alone (an action that is allowed on some is refused on all), and has
+/// no lifecycle actions. No case here runs `drift` yet.
 pub const UNSEEN: &[((&str, &str, &str), &str)] = &[
     (("master", "EcrPull", "ecr:BatchCheckLayerAvailability"), LAYERS),
     (("master", "EcrPull", "ecr:BatchGetImage"), IMAGE),
@@ -40,6 +41,39 @@ pub const UNSEEN: &[((&str, &str, &str), &str)] = &[
     (("worker", "EcrPull", "ecr:BatchCheckLayerAvailability"), LAYERS),
     (("worker", "EcrPull", "ecr:BatchGetImage"), IMAGE),
     (("worker", "EcrPull", "ecr:GetDownloadUrlForLayer"), DOWNLOAD),
+    (
+        ("optional/drift", "Parameters", "ssm:GetParameter"),
+        "drift is unknown where a parameter is the source, or the launch template names one",
+    ),
+    (
+        ("optional/drift", "Group", "autoscaling:DescribeLaunchConfigurations"),
+        "drift is unknown where the group is the source and has a launch configuration; such a group's nodes are not replaced",
+    ),
+    (
+        ("optional/drift", "Lifecycle", "autoscaling:CompleteLifecycleAction"),
+        "a hook ends by its own time-out, with its default result",
+    ),
+    (
+        ("optional/drift", "Lifecycle", "autoscaling:RecordLifecycleActionHeartbeat"),
+        "a hook ends by its own time-out, although the drain or the bootstrap goes on",
+    ),
+    (
+        ("optional/replace", "Replace", "autoscaling:TerminateInstanceInAutoScalingGroup"),
+        "drained nodes are not replaced",
+    ),
+    (("optional/drift", "Images", "ec2:DescribeImages"), "drift is unknown, whatever the source"),
+    (
+        ("optional/drift", "Images", "ec2:DescribeLaunchTemplateVersions"),
+        "drift is unknown where a launch template is the source, or the group has one; such a group's nodes are not replaced",
+    ),
+    (
+        ("optional/drift", "Group", "autoscaling:DescribeAutoScalingGroups"),
+        "drift is unknown where the group is the source; lifecycle hooks hear nothing; nodes are not replaced",
+    ),
+    (
+        ("optional/drift", "Group", "autoscaling:DescribeAutoScalingInstances"),
+        "as without `autoscaling:DescribeAutoScalingGroups`",
+    ),
     (
         ("optional/ecr-public", "EcrPublicLogin", "ecr-public:GetAuthorizationToken"),
         "public images are pulled anonymously, with AWS's lower limits",
