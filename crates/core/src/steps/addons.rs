@@ -1,6 +1,7 @@
 //! `apply-addons`: the manifests of the configuration (a CNI, for example), by server-side apply.
 
 use super::{HALF_AN_HOUR, journal};
+use crate::config::settings::Action;
 use crate::engine::{Step, Verdict};
 use crate::journal::Entry;
 use crate::kube::Api;
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 /// The largest CNI manifests are some 500 KiB.
 const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
+
+/// What nodes that drain themselves need, applied where the configuration lets them.
+const NODE_DRAIN: (&str, &str) = ("kubestrap:node-drain (built in)", include_str!("../drain/rbac.yaml"));
 
 /// Applies the addons once for each content they have.
 pub struct ApplyAddons;
@@ -76,6 +80,9 @@ fn read(node: &Node) -> Outcome<Vec<(PathBuf, String)>> {
             texts.push((file, text));
         }
     }
+    if node.settings.drift.action >= Action::Drain {
+        texts.push((PathBuf::from(NODE_DRAIN.0), NODE_DRAIN.1.to_owned()));
+    }
     Ok(texts)
 }
 
@@ -97,4 +104,20 @@ fn digest(texts: &[(PathBuf, String)]) -> String {
         hasher.update(Sha256::digest(text.as_bytes()));
     }
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_manifest_grants_reading_of_daemonsets_to_nodes_and_nothing_else() {
+        let manifests = parse_manifest(NODE_DRAIN.0, NODE_DRAIN.1).expect("a manifest");
+        let rules: Vec<_> = manifests.iter().filter_map(|manifest| manifest.object.get("rules")).collect();
+        let wanted = serde_json::json!([{ "apiGroups": ["apps"], "resources": ["daemonsets"], "verbs": ["get"] }]);
+        assert_eq!(rules, [&wanted]);
+        let groups: Vec<_> =
+            manifests.iter().filter_map(|manifest| manifest.object.pointer("/subjects/0/name")).collect();
+        assert_eq!(groups, ["system:nodes"]);
+    }
 }
