@@ -3,7 +3,7 @@
 //! Secrets belong here and not in flags. The documents live in files of mode 0600 below the state folder for as long
 //! as kubeadm runs; `plan` shows them with [`masked`].
 
-use crate::config::settings::{CloudProvider, NodeSettings, Settings};
+use crate::config::settings::{CloudProvider, EndSettings, NodeSettings, Settings};
 use crate::ecr::wiring::{BIN_FLAG, CONFIG_FLAG, KubeletFlags};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::identity::Identity;
@@ -13,6 +13,7 @@ use crate::model::version::KubeVersion;
 use crate::node::Node;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
+use std::time::Duration;
 
 const API_VERSION: &str = "kubeadm.k8s.io/v1beta4";
 /// The life of the token that init is given so that it does not make one of 24 h by itself; nobody ever learns it.
@@ -59,15 +60,24 @@ pub fn init(
         "nodeRegistration": registration(settings, identity, providers),
     });
     let mut documents = vec![merged(init, &patches.init), merged(cluster(settings, version), &patches.cluster)];
-    for (kind, api, patch) in [
-        ("KubeletConfiguration", "kubelet.config.k8s.io/v1beta1", &patches.kubelet),
-        ("KubeProxyConfiguration", "kubeproxy.config.k8s.io/v1alpha1", &patches.kube_proxy),
+    for (kind, api, own, patch) in [
+        ("KubeletConfiguration", "kubelet.config.k8s.io/v1beta1", kubelet(&settings.end), &patches.kubelet),
+        ("KubeProxyConfiguration", "kubeproxy.config.k8s.io/v1alpha1", Map::new(), &patches.kube_proxy),
     ] {
-        if !patch.is_empty() {
-            documents.push(merged(json!({ "apiVersion": api, "kind": kind }), patch));
+        if !own.is_empty() || !patch.is_empty() {
+            documents.push(merged(merged(json!({ "apiVersion": api, "kind": kind }), &own), patch));
         }
     }
     documents
+}
+
+/// What every kubelet of the cluster is told: kubeadm keeps it in a ConfigMap, from which workers take it when they join.
+fn kubelet(end: &EndSettings) -> Map<String, Value> {
+    let periods =
+        [("shutdownGracePeriod", end.shutdown_grace), ("shutdownGracePeriodCriticalPods", end.shutdown_grace_critical)];
+    let period =
+        |(name, period): (&str, Option<Duration>)| Some((name.to_owned(), json!(format!("{}s", period?.as_secs()))));
+    periods.into_iter().filter_map(period).collect()
 }
 
 fn cluster(settings: &Settings, version: &KubeVersion) -> Value {
@@ -276,6 +286,30 @@ mod tests {
         let documents = init(&settings, &testing::identity("m1"), &version, &token(), Some(&flags()));
         insta::assert_snapshot!(render(&masked(&documents)).expect("yaml"));
         assert!(render(&documents).expect("yaml").contains("abcdef.0123456789abcdef"));
+    }
+
+    #[test]
+    fn the_kubelets_own_graceful_shutdown_is_set_and_a_patch_wins() {
+        let mut settings = testing::settings("role: master\n");
+        let version = KubeVersion::parse("v1.36.1").expect("version");
+        let kubelet = |settings: &Settings| {
+            let documents = init(settings, &testing::identity("m1"), &version, &token(), None);
+            documents.into_iter().find(|document| document["kind"] == "KubeletConfiguration")
+        };
+        assert_eq!(kubelet(&settings), None);
+        settings.end.shutdown_grace = Some(Duration::from_secs(60));
+        settings.end.shutdown_grace_critical = Some(Duration::from_secs(20));
+        let head = json!({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration"});
+        let with = |more: Value| {
+            let mut document = head.clone();
+            merge(&mut document, &more);
+            Some(document)
+        };
+        let expected = json!({"shutdownGracePeriod": "60s", "shutdownGracePeriodCriticalPods": "20s"});
+        assert_eq!(kubelet(&settings), with(expected));
+        settings.kubeadm.kubelet.insert("shutdownGracePeriod".to_owned(), json!("90s"));
+        let expected = json!({"shutdownGracePeriod": "90s", "shutdownGracePeriodCriticalPods": "20s"});
+        assert_eq!(kubelet(&settings), with(expected));
     }
 
     #[test]
