@@ -16,6 +16,7 @@ use crate::observe::{Fan, calls::CallLog, serve};
 use clap::Args;
 use futures_util::future::{Either, select};
 use kubestrap_core::duties;
+use kubestrap_core::end::launch;
 use kubestrap_core::engine::{self, Duty, Step};
 use kubestrap_core::gate::{Chain, Gate};
 use kubestrap_core::identity;
@@ -39,6 +40,10 @@ const CALM_TICK: Duration = Duration::from_secs(15);
 const UNREMARKABLE: Duration = Duration::from_secs(2);
 /// Stopping takes less than five seconds; the last report may take this much of it.
 const FAREWELL: Duration = Duration::from_secs(4);
+/// What the launch hook is told after a failure may take this long: nobody waits for an agent that failed.
+const SIGNAL: Duration = Duration::from_secs(30);
+/// With `--once`: how long a node may take to become Ready where a launch hook waits for it.
+const LAUNCH_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// Become a node if needed, then carry out the node's duties until stopped. This is the service.
 ///
@@ -164,10 +169,19 @@ impl Agent {
             Some(Err(_)) => Phase::Failed,
         };
         let farewell = duties::final_report(&self.node, phase);
-        match tokio::time::timeout(FAREWELL, farewell).await {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => tracing::warn!("the last report was not accepted: {failure}"),
-            Err(_) => tracing::warn!("the last report was not accepted within {} s", FAREWELL.as_secs()),
+        let reported = match tokio::time::timeout(FAREWELL, farewell).await {
+            Ok(Ok(())) => true,
+            Ok(Err(failure)) => {
+                tracing::warn!("the last report was not accepted: {failure}");
+                false
+            }
+            Err(_) => {
+                tracing::warn!("the last report was not accepted within {} s", FAREWELL.as_secs());
+                false
+            }
+        };
+        if let Some(Err(failure)) = &ended {
+            self.signal_failure(failure, reported).await;
         }
         self.save();
         ended.unwrap_or(Ok(())).map(|()| ExitCode::Done)
@@ -177,10 +191,41 @@ impl Agent {
     async fn bootstrap_only(&self) -> Outcome<()> {
         let early: Vec<Box<dyn Duty>> =
             duties::for_role(self.node.settings.role).into_iter().filter(|duty| duty.runs_during_bootstrap()).collect();
-        let bootstrap = pin!(engine::bootstrap(&self.node, &self.steps));
+        let bootstrap = pin!(async {
+            engine::bootstrap(&self.node, &self.steps).await?;
+            self.launch_signalled().await
+        });
         match select(bootstrap, pin!(engine::supervise(&self.node, &early))).await {
             Either::Left((result, _)) => result,
             Either::Right((never, _)) => match never {},
+        }
+    }
+
+    /// Where a launch hook waits for this machine: until the duty that runs beside has told it, which needs a node that is
+    /// Ready.
+    async fn launch_signalled(&self) -> Outcome<()> {
+        let Some(hook) = launch::hook(&self.node) else { return Ok(()) };
+        let began = self.node.world.time.uptime();
+        while !launch::is_signalled(&self.node, hook, None)? {
+            if self.node.world.time.uptime().saturating_sub(began) > LAUNCH_PATIENCE {
+                let within = LAUNCH_PATIENCE.as_secs();
+                tracing::warn!(
+                    "the launch hook {hook} was not told to continue: the node is not Ready after {within} s"
+                );
+                break;
+            }
+            tokio::time::sleep(BUSY_TICK).await;
+        }
+        Ok(())
+    }
+
+    /// What the launch hook is told of a bootstrap that failed.
+    async fn signal_failure(&self, failure: &Failure, reported: bool) {
+        match tokio::time::timeout(SIGNAL, launch::last_word(&self.node, failure, reported)).await {
+            Ok(Ok(true)) => tracing::warn!("the launch hook was told to abandon this instance: {failure}"),
+            Ok(Ok(false)) => {}
+            Ok(Err(signal)) => tracing::warn!("the launch hook was told nothing: {signal}"),
+            Err(_) => tracing::warn!("the launch hook was told nothing within {} s", SIGNAL.as_secs()),
         }
     }
 

@@ -77,6 +77,13 @@ pub enum Entry {
         /// SHA-256 of the manifests, hex.
         digest: String,
     },
+    /// The launch hook of the Auto Scaling group was told that this machine is a node.
+    LaunchSignalled {
+        /// The hook.
+        hook: String,
+        /// Where the group took the instance then: in a warm pool there are two launches.
+        target: String,
+    },
     /// A step's *apply* began.
     StepBegan {
         /// The step.
@@ -354,6 +361,7 @@ fn apply(attempt: &mut Attempt, entry: &Entry) {
         | Entry::StepBegan { .. }
         | Entry::StepEnded { .. }
         | Entry::HookStarted { .. }
+        | Entry::LaunchSignalled { .. }
         | Entry::Unknown => {}
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::settings::Settings;
 use crate::model::cause::Failure;
 use crate::model::identity::Identity;
-use crate::model::report::{DriftReport, Phase, ReportedError, StepReport};
+use crate::model::report::{DriftReport, EndReport, Phase, ReportedError, StepReport};
 use crate::world::World;
 use jiff::Timestamp;
 use std::cell::{Cell, RefCell};
@@ -131,6 +131,8 @@ pub struct Status {
     pub registry_login_expires_at: Option<Timestamp>,
     /// Whether it is what it should be, where something is compared.
     pub drift: Option<DriftReport>,
+    /// How the node ends, when its machine is about to be taken away.
+    pub end: Option<EndReport>,
     /// The last lines of a failed kubeadm, redacted.
     pub log_tail: Vec<String>,
     /// How the rollouts stand, on a master that arbitrates.

@@ -3,8 +3,10 @@
 mod bundle;
 mod certificates;
 mod drift;
+mod end;
 mod grant;
 mod images;
+mod launch;
 mod register;
 mod registry;
 mod report;
@@ -25,6 +27,8 @@ pub fn for_role(role: Role) -> Vec<Box<dyn Duty>> {
         Box::<images::ImagesDuty>::default(),
         Box::<drift::DriftDuty>::default(),
         Box::<grant::GrantDuty>::default(),
+        Box::<end::EndDuty>::default(),
+        Box::<launch::LaunchDuty>::default(),
     ];
     if role == Role::Master {
         duties.push(Box::<bundle::BundleDuty>::default());

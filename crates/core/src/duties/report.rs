@@ -109,6 +109,7 @@ pub fn build_report(node: &Node) -> Report {
         bundle_expires_at: status.bundle_expires_at,
         certificates_expire_at: status.certificates_expire_at,
         drift: status.drift,
+        end: status.end,
         log_tail: status.log_tail,
         started_at: node.started_at,
         reported_at: now,

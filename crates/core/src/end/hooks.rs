@@ -57,11 +57,10 @@ impl Hook {
         if self.is_over() {
             return Ok(true);
         }
-        let Some((region, hook)) = self.find(node, name).await? else {
-            self.state.borrow_mut().over = true;
-            return Ok(true);
+        let answer = match self.find(node, name).await? {
+            Some((region, hook)) => node.world.cloud.complete_lifecycle(&region, &hook, result).await?,
+            None => LifecycleAnswer::NotWaiting,
         };
-        let answer = node.world.cloud.complete_lifecycle(&region, &hook, result).await?;
         let mut state = self.state.borrow_mut();
         state.misses += u32::from(answer == LifecycleAnswer::NotWaiting);
         state.over = answer == LifecycleAnswer::Taken || state.taken || state.misses >= MISSES;

@@ -1,6 +1,12 @@
 //! The launch hook of an Auto Scaling group: what is signalled when, and for which failures.
 
-use crate::model::cause::{Cause, Failure};
+use super::events::{self, LIFECYCLE};
+use super::hooks::Hook;
+use crate::identity::Imds;
+use crate::journal::{Entry, Journal};
+use crate::model::cause::{Cause, Failure, Outcome};
+use crate::node::Node;
+use crate::ports::LifecycleResult;
 
 /// What a group is told when the bootstrap of its new instance ended with a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +70,55 @@ fn of_cause(cause: Cause) -> LaunchSignal {
         Cause::ClockSkew | Cause::RuntimeNotReady | Cause::DiskFull | Cause::ToolFailed | Cause::ToolHung => {
             LaunchSignal::Heartbeat
         }
+    }
+}
+
+/// The hook that waits for this machine's launch; `None` when none is configured or it is no EC2 instance.
+pub fn hook(node: &Node) -> Option<&str> {
+    node.identity.ec2()?;
+    node.settings.end.launch_hook.as_deref()
+}
+
+/// Where Auto Scaling takes the instance: `InService`, or `Warmed:Stopped` and others in a warm pool.
+pub async fn target(imds: &Imds) -> Outcome<String> {
+    // An instance that is in no group, or in none yet, has no such path.
+    imds.glance(LIFECYCLE).await?.map_or_else(|| Ok("InService".to_owned()), |text| events::target_state(&text))
+}
+
+/// Whether the journal says that the hook was told of a success, of this launch or, with `None`, of any.
+pub fn is_signalled(node: &Node, hook: &str, target: Option<&str>) -> Outcome<bool> {
+    let is_it = |entry: &Entry| match entry {
+        Entry::LaunchSignalled { hook: told, target: of } => told == hook && target.is_none_or(|target| of == target),
+        _ => false,
+    };
+    Ok(journal(node).lines()?.iter().any(|line| is_it(&line.entry)))
+}
+
+/// Notes that the hook was told of a success.
+pub fn note(node: &Node, hook: &str, target: &str) -> Outcome<()> {
+    journal(node).note(Entry::LaunchSignalled { hook: hook.to_owned(), target: target.to_owned() })
+}
+
+fn journal(node: &Node) -> Journal {
+    Journal::new(node.world.files.clone(), node.world.time.clone())
+}
+
+/// The last word of a life that ended with this failure: ABANDON where [`launch_signal`] says so, a sign of life
+/// otherwise. Nothing is said of a machine that was a node once, or without a hook. `reported`: the store accepted the
+/// last report with its log tail; without it nothing is abandoned, for with the instance everything else is gone.
+///
+/// Returns whether the launch was abandoned.
+pub async fn last_word(node: &Node, failure: &Failure, reported: bool) -> Outcome<bool> {
+    let Some(name) = hook(node) else { return Ok(false) };
+    let was_a_node = journal(node).attempt().is_ok_and(|attempt| attempt.is_some_and(|attempt| attempt.completed));
+    if was_a_node {
+        return Ok(false);
+    }
+    let hook = Hook::default();
+    match launch_signal(failure) {
+        _ if !reported => hook.beat(node, name).await.map(|()| false),
+        LaunchSignal::Heartbeat => hook.beat(node, name).await.map(|()| false),
+        LaunchSignal::Abandon => hook.complete(node, name, LifecycleResult::Abandon).await,
     }
 }
 

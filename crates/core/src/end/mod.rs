@@ -3,4 +3,9 @@
 
 pub mod decide;
 pub mod events;
+pub mod hooks;
 pub mod launch;
+pub mod look;
+pub mod mark;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -97,6 +97,22 @@ pub struct DriftReport {
     pub since: Timestamp,
 }
 
+/// How a node ends when its machine is taken away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndReport {
+    /// `spot`, `termination`, `maintenance` or `rebalance`.
+    pub event: String,
+    /// For people.
+    pub what: String,
+    /// When the node is to be empty.
+    pub at: Timestamp,
+    /// `draining`, `drained` or `gave-up`.
+    pub state: String,
+    /// What the drain waits for, or what it left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
 /// The report itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -132,6 +148,9 @@ pub struct Report {
     /// Whether the node is what it should be, where something is compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftReport>,
+    /// How the node ends, when its machine is about to be taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<EndReport>,
     /// The last lines of kubeadm's output, redacted, when it failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_tail: Vec<String>,

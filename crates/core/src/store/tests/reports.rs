@@ -23,6 +23,7 @@ pub(super) fn report(name: &str, uid: Option<u128>) -> Report {
         bundle_expires_at: None,
         certificates_expire_at: None,
         drift: None,
+        end: None,
         log_tail: Vec::new(),
         started_at: Timestamp::UNIX_EPOCH,
         reported_at: Timestamp::UNIX_EPOCH,
