@@ -54,6 +54,14 @@ impl Server {
         Server::start(Command::new(programs().join("imds-standin")).arg("--config").arg(path))
     }
 
+    /// Auto Scaling, with this configuration; requests are noted in `autoscaling.jsonl`.
+    pub fn autoscaling(world: &World, configuration: &str) -> Server {
+        let path = world.path("autoscaling.yaml");
+        let log = world.path("autoscaling.jsonl");
+        std::fs::write(&path, format!("{configuration}log: {}\n", log.display())).expect("write");
+        Server::start(Command::new(programs().join("autoscaling-standin")).arg("--config").arg(path))
+    }
+
     /// An S3 with one bucket named `bucket`, with this script.
     pub fn s3(world: &World, script: &str) -> Server {
         let path = world.path("s3.yaml");

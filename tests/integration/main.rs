@@ -19,6 +19,7 @@ mod drains;
 mod ec2;
 mod ecr_agent;
 mod ecr_plugin;
+mod end;
 mod endless;
 mod foreign;
 mod hostile;

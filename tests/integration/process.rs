@@ -16,7 +16,7 @@ pub const KUBESTRAP: &str = env!("CARGO_BIN_EXE_kubestrap");
 /// The folder of the program and of the stand-ins, which a build of the workspace puts beside it.
 pub fn programs() -> PathBuf {
     let folder = Path::new(KUBESTRAP).parent().expect("the program has a folder").to_owned();
-    for name in ["kubeadm", "kubelet", "ctr", "imds-standin", "s3-stub"] {
+    for name in ["kubeadm", "kubelet", "ctr", "autoscaling-standin", "imds-standin", "s3-stub"] {
         let missing = "build the stand-ins first: cargo build --workspace --all-targets";
         assert!(folder.join(name).exists(), "{name} is not beside {KUBESTRAP}: {missing}");
     }
