@@ -7,6 +7,11 @@ use crate::journal::{Entry, Journal};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::node::Node;
 use crate::ports::LifecycleResult;
+use std::time::Duration;
+
+/// How often a last word is tried where Auto Scaling does not take it, and the pause in between.
+const ATTEMPTS: u32 = 8;
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// What a group is told when the bootstrap of its new instance ended with a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,10 +120,18 @@ pub async fn last_word(node: &Node, failure: &Failure, reported: bool) -> Outcom
         return Ok(false);
     }
     let hook = Hook::default();
-    match launch_signal(failure) {
-        _ if !reported => hook.beat(node, name).await.map(|()| false),
-        LaunchSignal::Heartbeat => hook.beat(node, name).await.map(|()| false),
-        LaunchSignal::Abandon => hook.complete(node, name, LifecycleResult::Abandon).await,
+    if !reported || launch_signal(failure) == LaunchSignal::Heartbeat {
+        return hook.beat(node, name).await.map(|()| false);
+    }
+    // There is no later: this is the end of the agent's life.
+    let mut attempts = 1;
+    loop {
+        match hook.complete(node, name, LifecycleResult::Abandon).await {
+            Ok(true) => return Ok(true),
+            Err(failure) if !failure.is_transient() || attempts >= ATTEMPTS => return Err(failure),
+            Ok(false) | Err(_) => node.world.time.sleep(PAUSE).await,
+        }
+        attempts += 1;
     }
 }
 
@@ -187,7 +200,7 @@ mod tests {
     #[test]
     fn what_waiting_can_mend_is_never_abandoned_not_even_after_the_patience() {
         for row in CAUSES.iter().filter(|row| row.lasting == Lasting::Transient) {
-            let given_up = Failure::new(row.cause, "do it", "it failed").exhausted(std::time::Duration::from_secs(1));
+            let given_up = Failure::new(row.cause, "do it", "it failed").exhausted(Duration::from_secs(1));
             assert_eq!(launch_signal(&given_up), LaunchSignal::Heartbeat, "{}", row.label);
         }
     }

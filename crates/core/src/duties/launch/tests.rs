@@ -103,6 +103,8 @@ fn a_failure_is_abandoned_only_when_it_is_the_machines_own_and_was_reported() {
             let story = story();
             let failure = Failure::new(row.cause, "become a node", "it failed").exhausted(Duration::from_secs(9));
             let own = launch::launch_signal(&failure) == launch::LaunchSignal::Abandon;
+            // One that is throttled is tried again: there is no later.
+            story.aws.throttled.set(if own && reported { 2 } else { 0 });
             let word = run(launch::last_word(&story.node(), &failure, reported));
             assert_eq!(word, Some(Ok(own && reported)), "{} {reported}", row.label);
             let expected = if own && reported { "ABANDON join: Taken" } else { "heartbeat join: Taken" };
