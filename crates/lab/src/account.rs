@@ -29,12 +29,12 @@ impl Instance {
 }
 
 impl Fabric {
-    /// Registers an image with this name: its id.
+    /// Makes an image of an instance, as bakeries do: its id. It has the instance's architecture.
     ///
     /// # Errors
     /// When EC2 refuses.
-    pub fn image(&self, name: &str) -> Result<String> {
-        let answer = self.ec2("RegisterImage", &[("Name", name), ("Architecture", "x86_64")])?;
+    pub fn image(&self, name: &str, of: &Instance) -> Result<String> {
+        let answer = self.ec2("CreateImage", &[("Name", name), ("InstanceId", &of.id)])?;
         first(&answer, "imageId")
     }
 
@@ -81,12 +81,14 @@ impl Fabric {
         self.auto_scaling("CreateAutoScalingGroup", &parameters).map(drop)
     }
 
-    /// Launches an instance of no group from an image.
+    /// Launches an instance of no group from an image that everybody has.
     ///
     /// # Errors
     /// When EC2 refuses.
-    pub fn run_instance(&self, image: &str) -> Result<Instance> {
-        let parameters = [("ImageId", image), ("InstanceType", TYPE), ("MinCount", "1"), ("MaxCount", "1")];
+    pub fn stock_instance(&self) -> Result<Instance> {
+        let filter = [("Filter.1.Name", "architecture"), ("Filter.1.Value.1", "x86_64")];
+        let image = first(&self.ec2("DescribeImages", &filter)?, "imageId")?;
+        let parameters = [("ImageId", &*image), ("InstanceType", TYPE), ("MinCount", "1"), ("MaxCount", "1")];
         let answer = self.ec2("RunInstances", &parameters)?;
         read_instances(&answer)?.pop().map_or_else(|| fail("RunInstances launched no instance"), Ok)
     }

@@ -6,6 +6,7 @@ mod ecr;
 mod interrupted;
 mod network;
 mod outages;
+mod roll;
 mod service;
 mod shipped;
 mod support;
@@ -56,6 +57,7 @@ pub const SCENARIOS: &[&[Scenario]] = &[
     interrupted::SCENARIOS,
     outages::SCENARIOS,
     network::SCENARIOS,
+    roll::SCENARIOS,
     cluster::LATE,
     outages::AFTER_LATE,
     virtual_machine::SCENARIOS,
