@@ -18,6 +18,7 @@ mod last_word;
 mod plan;
 mod plot;
 mod reset;
+mod rollout;
 mod run;
 mod state;
 mod status;
@@ -125,6 +126,7 @@ enum Verb {
     Config(config_verb::Config),
     Unlock(unlock::Unlock),
     Reset(reset::Reset),
+    Rollout(rollout::Rollout),
     Token(token::Token),
     Cluster(cluster::ClusterVerb),
     Ecr(ecr::Ecr),
@@ -191,6 +193,7 @@ async fn dispatch(verb: Verb, global: &Global, screen: &Screen) -> Outcome<ExitC
         Verb::Config(verb) => verb.run(global).await,
         Verb::Unlock(verb) => verb.run(global).await,
         Verb::Reset(verb) => verb.run(global).await,
+        Verb::Rollout(verb) => verb.run(global).await,
         Verb::Token(verb) => verb.run(global).await,
         Verb::Cluster(verb) => verb.run(global).await,
         Verb::Ecr(verb) => verb.run(),

@@ -65,6 +65,9 @@ pub struct Metrics {
     call_seconds: Family<PortCall, SecondsSum>,
     call_failures: Family<PortCallCause, Counter>,
     last_report: Family<Nothing, Gauge>,
+    rollout_open: Family<Nothing, Gauge>,
+    rollout_paused: Family<Nothing, Gauge>,
+    rollout_refused: Family<Nothing, Gauge>,
     pending: RefCell<BTreeMap<u64, Instant>>,
 }
 
@@ -89,6 +92,9 @@ impl Default for Metrics {
             call_seconds: Family::default(),
             call_failures: Family::default(),
             last_report: Family::default(),
+            rollout_open: Family::default(),
+            rollout_paused: Family::default(),
+            rollout_refused: Family::default(),
             pending: RefCell::default(),
         };
         metrics.register();
@@ -127,6 +133,12 @@ impl Metrics {
         r.register("port_call_failures", "Failed calls by port, method and cause", self.call_failures.clone());
         let report = "When the store last accepted this node's report";
         r.register("last_report_timestamp_seconds", report, self.last_report.clone());
+        let open = "Nodes that may be away for a rollout now; the arbiter only";
+        r.register("rollout_grants", open, self.rollout_open.clone());
+        let paused = "Rollouts that stand until an operator resumes them; the arbiter only";
+        r.register("rollouts_paused", paused, self.rollout_paused.clone());
+        let refused = "Rollouts that stand until the reason ends; the arbiter only";
+        r.register("rollouts_refused", refused, self.rollout_refused.clone());
     }
 
     /// Shows these counts too.
@@ -154,6 +166,20 @@ impl Metrics {
             match time {
                 Some(time) => {
                     family.get_or_create(&Nothing::new()).set(time.as_second());
+                }
+                None => family.clear(),
+            }
+        }
+        let rollout = status.rollout.as_ref();
+        let counts = [
+            (&self.rollout_open, rollout.map(|rollout| rollout.open)),
+            (&self.rollout_paused, rollout.map(|rollout| rollout.paused)),
+            (&self.rollout_refused, rollout.map(|rollout| rollout.refused)),
+        ];
+        for (family, count) in counts {
+            match count.and_then(|count| i64::try_from(count).ok()) {
+                Some(count) => {
+                    family.get_or_create(&Nothing::new()).set(count);
                 }
                 None => family.clear(),
             }
