@@ -14,8 +14,10 @@ pub const REGION: &str = "eu-central-1";
 pub const ACCOUNT: &str = "123456789012";
 /// The one bucket: that of the S3 stub too.
 pub const BUCKET: &str = "bucket";
-/// An AMI that moto knows.
-const IMAGE: &str = "ami-12c6146b";
+/// An AMI that moto knows: every instance was started from it.
+pub const IMAGE: &str = "ami-12c6146b";
+/// Another one, for the same architecture.
+pub const NEWER: &str = "ami-1e749f67";
 
 /// The credentials of a role.
 #[derive(Clone)]
@@ -92,6 +94,40 @@ impl Cloud {
         self.call("ec2", "TerminateInstances", &[("InstanceId.1", instance)]);
     }
 
+    /// A launch template with an image, as it is written there.
+    pub fn template(&self, name: &str, image: &str) {
+        let parameters = [("LaunchTemplateName", name), ("LaunchTemplateData.ImageId", image)];
+        self.call("ec2", "CreateLaunchTemplate", &parameters);
+    }
+
+    /// An Auto Scaling group that starts instances from a launch template's latest version, and has this one.
+    pub fn group(&self, name: &str, template: &str, instance: &str) {
+        let parameters = [
+            ("AutoScalingGroupName", name),
+            ("LaunchTemplate.LaunchTemplateName", template),
+            ("LaunchTemplate.Version", "$Latest"),
+            ("MinSize", "0"),
+            ("MaxSize", "2"),
+            ("AvailabilityZones.member.1", "eu-central-1a"),
+        ];
+        self.call("autoscaling", "CreateAutoScalingGroup", &parameters);
+        let member = [("AutoScalingGroupName", name), ("InstanceIds.member.1", instance)];
+        self.call("autoscaling", "AttachInstances", &member);
+    }
+
+    /// A parameter.
+    pub fn parameter(&self, name: &str, value: &str) {
+        let body = serde_json::json!({ "Name": name, "Value": value, "Type": "String" }).to_string();
+        self.request("ssm", "POST /", "application/x-amz-json-1.1\r\nx-amz-target: AmazonSSM.PutParameter", &body);
+    }
+
+    /// An image that is not for the architecture of the rest.
+    pub fn foreign_image(&self, name: &str) -> String {
+        let body = self.call("ec2", "RegisterImage", &[("Name", name)]);
+        let rest = body.split_once("<imageId>").unwrap_or_else(|| panic!("no id: {body}")).1;
+        until(rest, '<').to_owned()
+    }
+
     /// A role with these policies and nothing else.
     pub fn role(&self, name: &str, policies: &[String]) -> Credentials {
         // moto asks nobody who may assume it as long as IAM is not in force.
@@ -116,6 +152,7 @@ impl Cloud {
         let version = match service {
             "ec2" => "2016-11-15",
             "iam" => "2010-05-08",
+            "autoscaling" => "2011-01-01",
             _ => "2011-06-15",
         };
         let mut form = format!("Action={action}&Version={version}");
@@ -125,8 +162,12 @@ impl Cloud {
 
     /// A request to a service; moto finds the service by the scope of the signature, which it does not check yet.
     fn send(&self, service: &str, line: &str, body: &str) -> String {
-        let scope = format!("AKIAROOT/20260101/{REGION}/{service}/aws4_request");
         let kind = if service == "s3" { "text/plain" } else { "application/x-www-form-urlencoded" };
+        self.request(service, line, kind, body)
+    }
+
+    fn request(&self, service: &str, line: &str, kind: &str, body: &str) -> String {
+        let scope = format!("AKIAROOT/20260101/{REGION}/{service}/aws4_request");
         let headers = format!(
             "authorization: AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0\r\ncontent-type: {kind}\r\n"
         );

@@ -1,6 +1,6 @@
 //! Machines on EC2 whose role has one of our policies, and operators elsewhere.
 
-use super::cloud::{ACCOUNT, BUCKET, Cloud, Credentials, REGION};
+use super::cloud::{ACCOUNT, BUCKET, Cloud, Credentials, IMAGE, REGION};
 use super::documents;
 use crate::http::Server;
 use crate::process::{Agent, Finished, PATIENCE, finish};
@@ -101,7 +101,7 @@ impl Principal {
             world,
             &format!(
                 "instances: [{{instance_id: {instance}, account: '{ACCOUNT}', region: {REGION}, availability_zone: {REGION}a, \
-                 instance_type: m7g.large, image_id: ami-0abc, private_ip: 10.0.0.7, local_hostname: {name}, role: {{name: node, \
+                 instance_type: m7g.large, image_id: {IMAGE}, private_ip: 10.0.0.7, local_hostname: {name}, role: {{name: node, \
                  access_key_id: '{id}', secret_access_key: '{secret}', token: '{token}', expiration: '2099-01-01T00:00:00Z'}}}}]\n"
             ),
         );
@@ -114,13 +114,12 @@ impl Principal {
             _ => String::new(),
         };
         let text = format!(
-            "cluster: {}\nrole: {role}\nstore: s3://{BUCKET}/{PREFIX}\ns3: {{ endpoint: '{}', region: {REGION} }}\nidentity: ec2\n\
-             aws: {{ metadata_endpoint: '{}', ec2_endpoint: '{}', ecr_endpoint: '{}' }}\n{more}",
+            "cluster: {}\nrole: {role}\nstore: s3://{BUCKET}/{PREFIX}\ns3: {{ endpoint: '{url}', region: {REGION} }}\nidentity: ec2\n\
+             aws: {{ metadata_endpoint: '{}', ec2_endpoint: '{url}', ecr_endpoint: '{url}', ssm_endpoint: '{url}', \
+             autoscaling_endpoint: '{url}' }}\n{more}",
             self.cluster,
-            self.url,
             imds.url(),
-            self.url,
-            self.url
+            url = self.url,
         );
         Node { machine: world.bare_machine(name, &text), imds, url: self.url.clone() }
     }
@@ -184,6 +183,14 @@ impl Node {
         let checks = found["checks"].as_array().expect("checks");
         let found = checks.iter().find(|one| one["check"] == check).unwrap_or_else(|| panic!("no {check}: {found}"));
         (found["result"].as_str().expect("a result").to_owned(), found.to_string())
+    }
+
+    /// `drift` with this source of images.
+    pub fn drift(&self, source: &str) -> Finished {
+        let folder = self.machine.path("/etc/kubestrap/config.d");
+        std::fs::create_dir_all(&folder).expect("folder");
+        std::fs::write(folder.join("drift.yaml"), format!("drift: {{ image: {source} }}\n")).expect("configuration");
+        self.runs(&["drift", "--output", "json"])
     }
 
     /// A command as it would be started.

@@ -3,6 +3,7 @@
 
 mod cloud;
 mod documents;
+mod drift;
 mod machines;
 mod removals;
 
@@ -125,10 +126,11 @@ fn what_the_policies_do_not_allow_is_refused() {
 
 /// A case with its own role, and its own cluster where it needs one.
 fn site(cloud: &Cloud, case: &Case, number: usize, instance: &str, gone: &str) -> Site {
-    let shares = case.document == "worker" || case.document == "optional/doctor";
+    let is_added = ["optional/doctor", "optional/drift"].contains(&case.document);
+    let shares = case.document == "worker" || is_added;
     let cluster = if shares { SHARED.to_owned() } else { format!("c{number}") };
     let mut policies = vec![policy(case.document, &cluster, instance, Some((case.sid, case.action)))];
-    if case.document == "optional/doctor" {
+    if is_added {
         policies.push(policy("worker", &cluster, instance, None));
     }
     let who = Principal::new(cloud, &format!("role-{number}"), &cluster, instance, &policies);

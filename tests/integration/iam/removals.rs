@@ -1,6 +1,6 @@
 //! What breaks without each action: the words of the page's tables, and what shows that they are true.
 
-use super::cloud::Cloud;
+use super::cloud::{Cloud, NEWER};
 use super::machines::{Principal, key, register};
 use crate::http::Server;
 use crate::world::World;
@@ -32,8 +32,8 @@ pub struct Site {
 }
 
 /// Actions whose lack cannot be seen here, and why the page says what it says: moto serves no registry, answers 500 for
-/// public ECR, uses no keys, looks at resources of S3 alone (an action that is allowed on some is refused on all), and has
-/// no lifecycle actions. No case here runs `drift` yet.
+/// public ECR, uses no keys, looks at resources of S3 alone (an action that is
+/// allowed on some is refused on all), and has no lifecycle actions.
 pub const UNSEEN: &[((&str, &str, &str), &str)] = &[
     (("master", "EcrPull", "ecr:BatchCheckLayerAvailability"), LAYERS),
     (("master", "EcrPull", "ecr:BatchGetImage"), IMAGE),
@@ -60,19 +60,6 @@ pub const UNSEEN: &[((&str, &str, &str), &str)] = &[
     (
         ("optional/replace", "Replace", "autoscaling:TerminateInstanceInAutoScalingGroup"),
         "drained nodes are not replaced",
-    ),
-    (("optional/drift", "Images", "ec2:DescribeImages"), "drift is unknown, whatever the source"),
-    (
-        ("optional/drift", "Images", "ec2:DescribeLaunchTemplateVersions"),
-        "drift is unknown where a launch template is the source, or the group has one; such a group's nodes are not replaced",
-    ),
-    (
-        ("optional/drift", "Group", "autoscaling:DescribeAutoScalingGroups"),
-        "drift is unknown where the group is the source; lifecycle hooks hear nothing; nodes are not replaced",
-    ),
-    (
-        ("optional/drift", "Group", "autoscaling:DescribeAutoScalingInstances"),
-        "as without `autoscaling:DescribeAutoScalingGroups`",
     ),
     (
         ("optional/ecr-public", "EcrPublicLogin", "ecr-public:GetAuthorizationToken"),
@@ -318,12 +305,51 @@ pub const CASES: &[Case] = &[
         before: nothing,
         shows: |site| site.skips("bucket lifecycle rules", "s3:GetLifecycleConfiguration", "IMDS hop limit"),
     },
+    Case {
+        document: "optional/drift",
+        sid: "Images",
+        action: "ec2:DescribeImages",
+        breaks: "drift is unknown, whatever the source",
+        before: nothing,
+        shows: |site| site.knows_no_drift(&format!("{{ ami: {NEWER} }}"), "ec2:DescribeImages"),
+    },
+    Case {
+        document: "optional/drift",
+        sid: "Images",
+        action: "ec2:DescribeLaunchTemplateVersions",
+        breaks: "drift is unknown where a launch template is the source, or the group has one; such a group's nodes are not replaced",
+        before: nothing,
+        shows: |site| site.knows_no_drift("{ launch_template: { name: any } }", "ec2:DescribeLaunchTemplateVersions"),
+    },
+    Case {
+        document: "optional/drift",
+        sid: "Group",
+        action: "autoscaling:DescribeAutoScalingGroups",
+        breaks: "drift is unknown where the group is the source; lifecycle hooks hear nothing; nodes are not replaced",
+        before: in_a_group,
+        shows: |site| site.knows_no_drift("{ auto_scaling_group: true }", "autoscaling:DescribeAutoScalingGroups"),
+    },
+    Case {
+        document: "optional/drift",
+        sid: "Group",
+        action: "autoscaling:DescribeAutoScalingInstances",
+        breaks: "as without `autoscaling:DescribeAutoScalingGroups`",
+        before: in_a_group,
+        shows: |site| site.knows_no_drift("{ auto_scaling_group: true }", "autoscaling:DescribeAutoScalingInstances"),
+    },
 ];
 
 const RETIRE: &[&str] = &["cluster", "retire", "--yes"];
 const STATUS: &[&str] = &["status", "--cluster"];
 
 fn nothing(_: &Cloud, _: &Site) {}
+
+/// The instance of the site in a group of its own.
+fn in_a_group(cloud: &Cloud, site: &Site) {
+    let name = format!("group-{}", site.who.instance);
+    cloud.template(&name, NEWER);
+    cloud.group(&name, &name, &site.who.instance);
+}
 
 /// A cluster of which nothing lives any more.
 fn ended(cloud: &Cloud, site: &Site) {
@@ -387,6 +413,13 @@ impl Site {
         let cluster = self.who.cluster.as_str();
         let confirmed = [verb, if verb == RETIRE { std::slice::from_ref(&cluster) } else { &[] }].concat();
         self.who.runs(&confirmed).expect(14).says(&[&["access-denied"], texts].concat());
+    }
+
+    /// `drift` fails and names the right.
+    fn knows_no_drift(&self, source: &str, action: &str) {
+        let world = World::new();
+        let node = self.who.node(&world, "worker", "w1");
+        node.drift(source).expect(14).says(&["access-denied", &format!("grant {action}"), "unknown"]);
     }
 
     /// A check of `doctor` is skipped, and names the right; the other one is made.
