@@ -3,7 +3,7 @@
 //! Every round begins anew from what the API server says. Nodes are read before the ledger: so what the ledger says is
 //! never older than what is on a Node, and a change of a Node over the version that was read cannot undo what came later.
 
-use crate::config::settings::DriftSettings;
+use crate::config::settings::{Action as Configured, DriftSettings};
 use crate::engine::Duty;
 use crate::kube::Api;
 use crate::model::cause::{Failure, Outcome};
@@ -22,8 +22,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// While nobody asks for anything: one list of the Nodes. Nodes look for drift every five minutes.
-const IDLE: Duration = Duration::from_secs(5 * 60);
+/// While nobody asks for anything: one list of the Nodes ...
+const IDLE: Duration = Duration::from_secs(2 * 60);
+/// ... and where the master's own configuration expects no rollout: an idle master has a budget of requests to keep
+/// (`idle.rs` of the simulator).
+const UNEXPECTED: Duration = Duration::from_secs(20 * 60);
 /// While somebody else is the arbiter: how soon its end is noticed.
 const FOLLOWING: Duration = Duration::from_secs(30);
 /// While something goes on.
@@ -46,6 +49,10 @@ pub(crate) struct RolloutDuty {
     told: RefCell<BTreeSet<String>>,
 }
 
+fn idle(node: &Node) -> Duration {
+    if node.settings.drift.action > Configured::Report { IDLE } else { UNEXPECTED }
+}
+
 #[async_trait(?Send)]
 impl Duty for RolloutDuty {
     fn name(&self) -> &'static str {
@@ -66,14 +73,14 @@ impl Duty for RolloutDuty {
         let mut view = cluster::read_nodes(&api, &node.identity.node_name).await?;
         let asked = is_asked(&view);
         if !asked && self.quiet.get() {
-            return Ok(node.jitter(IDLE));
+            return Ok(node.jitter(idle(node)));
         }
         let stored = cluster::read_ledger(&api).await?;
         self.quiet.set(stored.ledger.grants.is_empty());
         self.busy.set(asked || !self.quiet.get());
         if !self.busy.get() {
             node.update(|status| status.rollout = summary(&stored.ledger, &[]));
-            return Ok(node.jitter(IDLE));
+            return Ok(node.jitter(idle(node)));
         }
         let Standing::May(lease) = self.election.look(&api, node).await? else { return Ok(FOLLOWING) };
         let Some(clock) = self.election.lead(&api, node, lease).await? else { return Ok(FOLLOWING) };
