@@ -65,9 +65,9 @@ pub struct Metrics {
     call_seconds: Family<PortCall, SecondsSum>,
     call_failures: Family<PortCallCause, Counter>,
     last_report: Family<Nothing, Gauge>,
-    rollout_open: Family<Nothing, Gauge>,
-    rollout_paused: Family<Nothing, Gauge>,
-    rollout_refused: Family<Nothing, Gauge>,
+    rollout_open: Gauge,
+    rollout_paused: Gauge,
+    rollout_refused: Gauge,
     pending: RefCell<BTreeMap<u64, Instant>>,
 }
 
@@ -92,9 +92,9 @@ impl Default for Metrics {
             call_seconds: Family::default(),
             call_failures: Family::default(),
             last_report: Family::default(),
-            rollout_open: Family::default(),
-            rollout_paused: Family::default(),
-            rollout_refused: Family::default(),
+            rollout_open: Gauge::default(),
+            rollout_paused: Gauge::default(),
+            rollout_refused: Gauge::default(),
             pending: RefCell::default(),
         };
         metrics.register();
@@ -128,17 +128,17 @@ impl Metrics {
         r.register("drift", drift, self.drift.clone());
         let differences = "How much of this node differs from its bake manifest";
         r.register("content_differences", differences, self.content_differences.clone());
+        let open = "Nodes that may be away for a rollout now; 0 but on the arbiter";
+        r.register("rollout_grants", open, self.rollout_open.clone());
+        let paused = "Rollouts that stand until an operator resumes them; 0 but on the arbiter";
+        r.register("rollouts_paused", paused, self.rollout_paused.clone());
+        let refused = "Rollouts that stand until the reason ends; 0 but on the arbiter";
+        r.register("rollouts_refused", refused, self.rollout_refused.clone());
         r.register("port_calls", "Calls to the outside world by port and method", self.calls.clone());
         r.register("port_call_seconds", "Time spent in these calls", self.call_seconds.clone());
         r.register("port_call_failures", "Failed calls by port, method and cause", self.call_failures.clone());
         let report = "When the store last accepted this node's report";
         r.register("last_report_timestamp_seconds", report, self.last_report.clone());
-        let open = "Nodes that may be away for a rollout now; the arbiter only";
-        r.register("rollout_grants", open, self.rollout_open.clone());
-        let paused = "Rollouts that stand until an operator resumes them; the arbiter only";
-        r.register("rollouts_paused", paused, self.rollout_paused.clone());
-        let refused = "Rollouts that stand until the reason ends; the arbiter only";
-        r.register("rollouts_refused", refused, self.rollout_refused.clone());
     }
 
     /// Shows these counts too.
@@ -176,13 +176,8 @@ impl Metrics {
             (&self.rollout_paused, rollout.map(|rollout| rollout.paused)),
             (&self.rollout_refused, rollout.map(|rollout| rollout.refused)),
         ];
-        for (family, count) in counts {
-            match count.and_then(|count| i64::try_from(count).ok()) {
-                Some(count) => {
-                    family.get_or_create(&Nothing::new()).set(count);
-                }
-                None => family.clear(),
-            }
+        for (gauge, count) in counts {
+            gauge.set(count.and_then(|count| i64::try_from(count).ok()).unwrap_or_default());
         }
     }
 

@@ -16,6 +16,7 @@ mod configuration;
 mod crashes;
 mod disk;
 mod drains;
+mod drift;
 mod ec2;
 mod ecr_agent;
 mod ecr_plugin;

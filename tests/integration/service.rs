@@ -103,6 +103,8 @@ fn metrics_are_a_textfile_and_a_page() {
          ecr: {{ registries: [123456789012.dkr.ecr.eu-west-1.amazonaws.com] }}\n",
         ecr.url()
     ));
+    // Something to compare the machine with.
+    master.write("/usr/lib/kubestrap/manifest.json", r#"{"schema":1}"#);
     // A step that fails once, and a report that the store refuses once, so that failures are counted too.
     master.script("faults: [{command: init, phase: kubeconfig, action: fail, times: 1}]");
     let reports = world.store_path("prod/nodes");
@@ -114,7 +116,11 @@ fn metrics_are_a_textfile_and_a_page() {
     agent.until_logged("phase: ready");
     let address = format!("127.0.0.1:{port}");
     let page = || crate::http::request(&address, "GET /metrics");
-    for last in ["kubestrap_last_report_timestamp_seconds ", "kubestrap_registry_login_expiry_timestamp_seconds "] {
+    for last in [
+        "kubestrap_last_report_timestamp_seconds ",
+        "kubestrap_drift{",
+        "kubestrap_registry_login_expiry_timestamp_seconds ",
+    ] {
         eventually(&format!("the page speaks of {last}"), || page().1.contains(last));
     }
     let (status, text) = page();
