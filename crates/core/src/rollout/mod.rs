@@ -2,7 +2,7 @@
 //!
 //! A node asks with an annotation on its own Node ([`wire`]), for it may change no other object and see no other node. The
 //! agent of a master is the arbiter: each round it looks ([`view`]), decides what the ledger says next ([`decide`],
-//! [`advance`]), stores that over the version it read, and only then does what the stored ledger asks for ([`copies`]).
+//! `advance`), stores that over the version it read, and only then does what the stored ledger asks for ([`copies`]).
 //! So an arbiter that died is continued by the next, and one that slept too long can store nothing: correctness
 //! comes from the version of one ConfigMap, and the Lease of the arbiter only saves work.
 
