@@ -4,12 +4,13 @@
 use crate::Result;
 use crate::account::Instance;
 use crate::lab::Lab;
-use crate::machine::{Machine, Spec};
+use crate::machine::{Boot, Machine, Spec};
 
 /// The machines of a group.
 pub struct Ec2 {
     group: String,
     user_data: String,
+    broken: Option<String>,
     machines: Vec<(Instance, Machine)>,
 }
 
@@ -24,7 +25,12 @@ pub enum Change {
 impl Ec2 {
     /// Nothing yet of this group, whose template has this user-data.
     pub fn new(group: &str, user_data: String) -> Ec2 {
-        Ec2 { group: group.to_owned(), user_data, machines: Vec::new() }
+        Ec2 { group: group.to_owned(), user_data, broken: None, machines: Vec::new() }
+    }
+
+    /// There is no kubestrap on this image: its machines boot, and join nothing.
+    pub fn breaks(&mut self, image: &str) {
+        self.broken = Some(image.to_owned());
     }
 
     /// Brings the machines to where the instances are: what was done, in order.
@@ -50,8 +56,9 @@ impl Ec2 {
     }
 
     fn launch(&self, lab: &mut Lab, instance: &Instance) -> Result<Machine> {
+        let boot = if self.broken.as_ref() == Some(&instance.image) { Boot::Plain } else { Boot::Baked };
         let name = format!("w{}", self.machines.len() + 1);
-        let spec = Spec::new(&name).user_data(self.user_data.clone()).instance(instance.clone());
+        let spec = Spec::new(&name).user_data(self.user_data.clone()).instance(instance.clone()).boot(boot);
         let machine = lab.machine(&spec)?;
         machine.power_on()?;
         Ok(machine)

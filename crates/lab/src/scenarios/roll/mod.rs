@@ -1,5 +1,6 @@
 //! Workers of an Auto Scaling group whose image changes, under a service that has a budget and is asked all the time.
 
+mod broken;
 mod ec2;
 mod watch;
 mod web;
@@ -34,6 +35,13 @@ pub const SCENARIOS: &[Scenario] = &[
         run: roll,
     },
     Scenario {
+        name: "roll-broken-k8s",
+        about: "a new image that joins nothing stops the rollout after one worker; an image that works goes on by itself",
+        needs: Needs::Kubernetes,
+        shares: false,
+        run: broken::then_another,
+    },
+    Scenario {
         name: "drain-blocked-k8s",
         about: "a budget blocks a drain, which names it and outlives its agent; the budget yields, the worker is replaced",
         needs: Needs::Kubernetes,
@@ -53,9 +61,11 @@ const REPLACE: &str = "drift: { image: { auto_scaling_group: true }, action: rep
 /// An arbiter with nothing to do looks every three minutes; then each worker takes about a minute and a half.
 const ROLL: Duration = Duration::from_secs(15 * 60);
 
-/// The master's part: young Nodes go too, and a replacement must be Ready for so long as nobody waits for.
+/// The master's part: it expects a rollout, young Nodes go too, and a replacement must be Ready for so long as nobody waits
+/// for.
 fn pace(successor_within: &str) -> String {
-    format!("drift: {{ rollout: {{ min_age: 0s, ready_for: 5s, successor_within: {successor_within} }} }}\n")
+    let rollout = format!("min_age: 0s, ready_for: 5s, successor_within: {successor_within}");
+    format!("drift: {{ action: replace, rollout: {{ {rollout} }} }}\n")
 }
 
 /// A master, and a group of workers on the first of two images.
@@ -150,7 +160,8 @@ fn node(master: &Machine, machine: &Machine) -> Option<Value> {
 fn nobody_noticed(lab: &Lab, watch: &Watch, web: &Web) -> Result<()> {
     println!("\n{}\n", watch.table());
     let asked = web.never_failed()?;
-    lab.say(&format!("the service was asked {asked} times and always answered; {} worker away at most", watch.away));
+    let away = watch.away;
+    lab.say(&format!("the service was asked {asked} times and always answered; most workers away at once: {away}"));
     Ok(())
 }
 
