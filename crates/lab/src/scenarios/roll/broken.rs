@@ -23,6 +23,17 @@ pub fn then_another(lab: &mut Lab) -> Result<()> {
     the_others_go(lab, &mut fleet, &mut watch, &web)
 }
 
+/// What broke the image was not in it: it is mended, and an operator says so.
+pub fn then_resumed(lab: &mut Lab) -> Result<()> {
+    let (mut fleet, mut watch, web) = one_is_lost(lab, "roll-resumed")?;
+    fleet.ec2.is_mended();
+    let said = fleet.master.exec(&["kubestrap", "rollout", "resume", "--group", fleet.name])?.stdout;
+    let resumed = said.contains(&fleet.next) && said.contains("no replacement");
+    expect(resumed, &format!("`kubestrap rollout resume` says what it resumed: {said}"))?;
+    lab.say(said.trim());
+    the_others_go(lab, &mut fleet, &mut watch, &web)
+}
+
 /// Until the rollout has stood for a while, with the other workers as they were.
 fn one_is_lost(lab: &mut Lab, name: &'static str) -> Result<(Fleet, Watch, Web)> {
     let mut fleet = Fleet::new(lab, name, REPLACE, &pace(&format!("{}s", WITHIN.as_secs())))?;

@@ -33,6 +33,11 @@ impl Ec2 {
         self.broken = Some(image.to_owned());
     }
 
+    /// What was wrong with the image is mended: machines that are launched from now on join.
+    pub fn is_mended(&mut self) {
+        self.broken = None;
+    }
+
     /// Brings the machines to where the instances are: what was done, in order.
     pub fn settle(&mut self, lab: &mut Lab) -> Result<Vec<Change>> {
         let mut done = Vec::new();

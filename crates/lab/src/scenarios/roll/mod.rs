@@ -42,6 +42,13 @@ pub const SCENARIOS: &[Scenario] = &[
         run: broken::then_another,
     },
     Scenario {
+        name: "roll-resumed-k8s",
+        about: "the same, but what broke it is mended: `kubestrap rollout resume` goes on with the same image",
+        needs: Needs::Kubernetes,
+        shares: false,
+        run: broken::then_resumed,
+    },
+    Scenario {
         name: "drain-blocked-k8s",
         about: "a budget blocks a drain, which names it and outlives its agent; the budget yields, the worker is replaced",
         needs: Needs::Kubernetes,
