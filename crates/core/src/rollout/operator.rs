@@ -117,7 +117,7 @@ pub fn table(standing: &Standing) -> String {
     }
     for rollout in &standing.ledger.rollouts {
         let state = match (&rollout.paused, &rollout.refused) {
-            (Some(pause), _) => format!("paused since {}: {}", pause.at, pause.why),
+            (Some(pause), _) => format!("paused since {:.0}: {}", pause.at, pause.why),
             (None, Some(why)) => format!("held: {why}"),
             (None, None) if rollout.proven => "goes on".to_owned(),
             (None, None) => "waits for its canary".to_owned(),
@@ -126,7 +126,8 @@ pub fn table(standing: &Standing) -> String {
         line(format!("group {group} to {desired}: {} replaced; {state}", rollout.replaced));
     }
     for entry in &standing.ledger.grants {
-        line(format!("  {} is {} since {}: {}", entry.node, entry.phase.as_str(), entry.granted_at, entry.why));
+        let (node, at, phase) = (&entry.node, entry.granted_at, entry.phase.as_str());
+        line(format!("  {node} (granted {at:.0}) is {phase}: {}", entry.why));
     }
     for row in &standing.nodes {
         let Some(request) = &row.request else { continue };

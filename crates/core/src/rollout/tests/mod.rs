@@ -478,9 +478,11 @@ fn operators_see_and_say() {
     }
     let standing = run(operator::standing(&api)).expect("it lives").expect("an answer");
     assert!(serde_json::to_string(&standing).expect("JSON").contains("\"phase\":\"replacing\""));
-    assert!(
-        look().contains("group web to ami-2: 0 replaced; paused since ") && look().contains(" is replacing since ")
-    );
+    let (pause, entry) = (standing.ledger.rollouts[0].paused.as_ref().expect("a pause"), &standing.ledger.grants[0]);
+    let stands = format!("group web to ami-2: 0 replaced; paused since {:.0}: {}\n", pause.at, pause.why);
+    let lost = format!("  {} (granted {:.0}) is replacing: it is drained\n", entry.node, entry.granted_at);
+    assert!(look().contains(&stands) && look().contains(&lost), "{}", look());
+    assert!(!stands.contains('.'), "whole seconds: {stands}");
     world.state.borrow_mut().broken.clear();
     assert_eq!(run(operator::resume(&api, Some("other"))).expect("it lives"), Ok(Vec::new()));
     assert_eq!(run(operator::resume(&api, Some("web"))).expect("it lives").map(|all| all.len()), Ok(1));
