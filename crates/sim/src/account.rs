@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The image that every machine was started from.
 pub const IMAGE: &str = "ami-0123456789abcdef0";
 
+/// The image that comes after it, where workers are rolled.
+pub const NEXT_IMAGE: &str = "ami-0fedcba9876543210";
+
 /// The account. Everything in it may change during a run.
 pub struct Account {
     /// Images by their id; what is not here was never made, or is deregistered.

@@ -68,7 +68,7 @@ fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Set
         join: JoinSettings { wait: scenario.join_wait, token_ttl, api_wait: Duration::from_secs(1800) },
         addons: Vec::new(),
         images: scenario.images.then(crate::images::wanted),
-        drift: Default::default(),
+        drift: if scenario.rolls { crate::fleet::drift() } else { Default::default() },
         // Thousands of virtual hours of looking every few seconds would be most of what is simulated.
         end: EndSettings { watch: Some(false), ..EndSettings::default() },
         metrics: Default::default(),

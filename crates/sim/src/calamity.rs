@@ -26,6 +26,7 @@ const LONGEST_BLINDNESS: Duration = Duration::from_secs(40 * 60);
 
 /// Schedules everything.
 pub fn schedule(universe: &Rc<Universe>) {
+    crate::fleet::schedule(universe);
     for calamity in universe.scenario.calamities.iter().copied() {
         let at = universe.rng.between(Duration::from_secs(5), universe.scenario.faults_last);
         // Most of a bootstrap happens in its first minutes.
@@ -42,7 +43,7 @@ pub fn schedule(universe: &Rc<Universe>) {
     let clones = universe.machines.iter().filter(|machine| machine.is_clone(&universe.scenario));
     for machine in clones {
         let (world, index) = (universe.clone(), machine.index);
-        universe.timeline.after(machine.starts_at, move || copy_disk(&world, index));
+        universe.timeline.after(machine.starts_at.get(), move || copy_disk(&world, index));
     }
     if universe.scenario.rebuilt {
         let world = universe.clone();

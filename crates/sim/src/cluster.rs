@@ -2,6 +2,8 @@
 
 use crate::machine::{Agent, Power};
 use crate::network::{Far, Way};
+use crate::objects::Objects;
+use crate::pods::Pod;
 use crate::universe::Universe;
 use jiff::Timestamp;
 use kubestrap_core::model::names::CaHash;
@@ -47,6 +49,10 @@ pub struct Etcd {
     pub tokens: BTreeMap<String, Token>,
     /// Registered nodes by name, with the moment of their registration.
     pub nodes: BTreeMap<String, Duration>,
+    /// What else it keeps, where workers are rolled.
+    pub objects: Objects,
+    /// The pods of a service, likewise.
+    pub pods: Vec<Pod>,
 }
 
 impl Universe {

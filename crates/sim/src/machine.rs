@@ -1,5 +1,6 @@
 //! A machine: its disk, its power, its clock, the agent on it and the jobs that outlive the agent.
 
+use crate::account::{IMAGE, NEXT_IMAGE};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::kubeadm::Job;
@@ -20,8 +21,13 @@ use std::time::Duration;
 pub const ACCOUNT: &str = "111122223333";
 /// Their region.
 pub const REGION: &str = "eu-west-1";
+/// How late EC2 knows an instance, where it is late.
+const LATEST: Duration = Duration::from_secs(240);
 /// How long EC2 shows a terminated instance.
 const TERMINATED_IS_SHOWN: Duration = Duration::from_secs(3600);
+
+/// The generation of machines that a group starts in the place of others.
+pub const SPARE: u8 = 2;
 
 /// What became of the agent.
 #[derive(Debug, Clone)]
@@ -45,6 +51,8 @@ pub enum Power {
     Booting,
     /// Somebody stopped the instance.
     Stopped,
+    /// Its group has not started it yet.
+    Unlaunched,
     /// It died at this time, for ever; EC2 calls it terminated from the second time on.
     Dead(Duration, Duration),
 }
@@ -76,13 +84,13 @@ pub struct Machine {
     /// Its clock.
     pub clock: Clock,
     /// From when on EC2 knows it.
-    pub known_from: Duration,
+    pub known_from: Cell<Duration>,
     /// Whether it carries somebody else's control plane.
     pub foreign: bool,
     /// Life of the tokens it publishes.
     pub token_ttl: Duration,
     /// When the machine is started for the first time.
-    pub starts_at: Duration,
+    pub starts_at: Cell<Duration>,
     /// The agent dies when it next yields: the gate said so.
     pub dying: Cell<bool>,
     /// The gate decided that the file operation that comes now is cut in the middle.
@@ -99,7 +107,7 @@ pub struct Machine {
     pub hidden: Cell<u32>,
     /// Whether its disk was copied from another machine that had state on it.
     pub cloned: Cell<bool>,
-    /// 1 for machines of an environment that was rebuilt.
+    /// 1 for machines of an environment that was rebuilt, [`SPARE`] for those that a group starts.
     pub generation: u8,
     /// Whether any life's bootstrap ended well: from then on it is a node.
     pub has_joined: Cell<bool>,
@@ -120,6 +128,11 @@ impl Machine {
         matches!(self.state.borrow().power, Power::Dead(..))
     }
 
+    /// Whether it was ever started.
+    pub fn is_launched(&self) -> bool {
+        self.state.borrow().power != Power::Unlaunched
+    }
+
     /// Whether it runs now.
     pub fn is_on(&self) -> bool {
         matches!(self.state.borrow().power, Power::On(_))
@@ -132,7 +145,8 @@ impl Machine {
             Power::Dead(_, at) if now > at + TERMINATED_IS_SHOWN => None,
             Power::Dead(_, at) if now >= at => Some("terminated"),
             Power::Dead(died, _) if now > died + Duration::from_secs(30) => Some("shutting-down"),
-            _ if now < self.known_from => None,
+            Power::Unlaunched => None,
+            _ if now < self.known_from.get() => None,
             Power::Stopped => Some("stopped"),
             _ => Some("running"),
         }
@@ -146,7 +160,9 @@ pub fn build(scenario: &Scenario, rng: &Rng) -> Vec<Machine> {
         let masters = (0..scenario.masters).map(move |number| (Role::Master, number, generation));
         masters.chain((0..scenario.workers).map(move |number| (Role::Worker, number, generation)))
     };
-    let all = (0..generations).flat_map(of).enumerate();
+    let all = (0..generations).flat_map(of);
+    let spares = (0..scenario.spares()).map(|number| (Role::Worker, number, SPARE));
+    let all = all.chain(spares).enumerate();
     all.map(|(index, (role, number, generation))| machine(scenario, rng, index, role, number, generation)).collect()
 }
 
@@ -154,7 +170,8 @@ fn machine(scenario: &Scenario, rng: &Rng, index: usize, role: Role, number: u64
     let is_master = role == Role::Master;
     let letter = if is_master { "m" } else { "w" };
     let name = format!("{letter}{number}{}", if generation > 0 { "b" } else { "" });
-    let identity = identity(scenario.ground, &name, index as u8);
+    let image = if generation == SPARE { NEXT_IMAGE } else { IMAGE };
+    let identity = identity(scenario.ground, &name, index as u8, image);
     let most = if is_master { scenario.skew } else { scenario.skew.max(scenario.worker_skew) };
     let skew_ms = most.as_millis() as i64;
     let skew = SignedDuration::from_millis(rng.below(2 * skew_ms as u64 + 1) as i64 - skew_ms);
@@ -165,7 +182,7 @@ fn machine(scenario: &Scenario, rng: &Rng, index: usize, role: Role, number: u64
     let is_clone = generation == 0 && index as u64 >= scenario.masters + scenario.workers - scenario.clones;
     let alone = if is_clone { alone + rng.between(Duration::from_secs(20), Duration::from_secs(240)) } else { alone };
     let starts_at = generation_begins + alone + rng.between(Duration::ZERO, scenario.stagger);
-    let lag = if scenario.ec2_late { rng.between(Duration::ZERO, Duration::from_secs(240)) } else { Duration::ZERO };
+    let lag = if scenario.ec2_late { rng.between(Duration::ZERO, LATEST) } else { Duration::ZERO };
     let mut disk = Disk::default();
     furnish(&mut disk, &identity);
     if foreign {
@@ -177,10 +194,10 @@ fn machine(scenario: &Scenario, rng: &Rng, index: usize, role: Role, number: u64
         role,
         identity,
         clock: Clock::new(skew),
-        known_from: starts_at + lag,
+        known_from: Cell::new(starts_at + lag),
         foreign,
         token_ttl: Duration::from_secs(60 * rng.pick(scenario.token_minutes)),
-        starts_at,
+        starts_at: Cell::new(starts_at),
         dying: Cell::new(false),
         torn: Cell::new(false),
         stalled_until: Cell::new(Duration::ZERO),
@@ -194,7 +211,7 @@ fn machine(scenario: &Scenario, rng: &Rng, index: usize, role: Role, number: u64
         ready: Cell::new(false),
         state: RefCell::new(State {
             disk,
-            power: Power::On(Duration::ZERO),
+            power: if generation == SPARE { Power::Unlaunched } else { Power::On(Duration::ZERO) },
             boots: 0,
             jobs: BTreeMap::new(),
             agent: Agent::Down,
@@ -202,7 +219,7 @@ fn machine(scenario: &Scenario, rng: &Rng, index: usize, role: Role, number: u64
     }
 }
 
-fn identity(ground: Ground, name: &str, number: u8) -> Identity {
+fn identity(ground: Ground, name: &str, number: u8, image: &str) -> Identity {
     let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, number + 10));
     let (origin, node_name, provider_id) = match ground {
         Ground::Ec2 => {
@@ -214,7 +231,7 @@ fn identity(ground: Ground, name: &str, number: u8) -> Identity {
                 partition: "aws".to_owned(),
                 zone: "eu-west-1a".to_owned(),
                 instance_type: "m7g.large".to_owned(),
-                image_id: crate::account::IMAGE.to_owned(),
+                image_id: image.to_owned(),
             };
             let node_name = format!("ip-10-0-0-{}.eu-west-1.compute.internal", number + 10);
             (Origin::Ec2(ec2), node_name, Some(format!("aws:///eu-west-1a/{instance_id}")))
@@ -289,7 +306,7 @@ impl Universe {
 
     /// The machine loses power and boots again after a while.
     pub fn reboot(self: &Rc<Self>, machine: usize) {
-        if !self.machines[machine].is_on() || self.timeline.now() < self.machines[machine].starts_at {
+        if !self.machines[machine].is_on() || self.timeline.now() < self.machines[machine].starts_at.get() {
             return;
         }
         self.note(machine, format_args!("REBOOTS"));
@@ -335,13 +352,27 @@ impl Universe {
 
     /// The machine is lost; EC2 says terminated after a while.
     pub fn die(self: &Rc<Self>, machine: usize) {
-        if self.machines[machine].is_dead() {
+        if self.machines[machine].is_dead() || !self.machines[machine].is_launched() {
             return;
         }
         let now = self.timeline.now();
         let noticed = now + self.rng.between(Duration::from_secs(40), Duration::from_secs(900));
         self.note(machine, format_args!("LOST FOR EVER, terminated in {} s", (noticed - now).as_secs()));
         self.power_off(machine, Power::Dead(now, noticed));
+        self.replace_soon(machine);
+    }
+
+    /// The group starts this machine.
+    pub fn launch(self: &Rc<Self>, machine: usize) {
+        let now = self.timeline.now();
+        let lag = if self.scenario.ec2_late { self.rng.between(Duration::ZERO, LATEST) } else { Duration::ZERO };
+        let launched = &self.machines[machine];
+        self.note(machine, format_args!("is started by its group"));
+        launched.state.borrow_mut().power = Power::On(now);
+        launched.starts_at.set(now);
+        launched.known_from.set(now + lag);
+        self.booted(machine);
+        self.start_agent(machine, Duration::from_secs(20));
     }
 
     fn power_off(&self, machine: usize, power: Power) {

@@ -5,10 +5,12 @@ use crate::scenario::Ground;
 use crate::store::Writer;
 use crate::universe::Universe;
 use kubestrap_core::gate::Open;
+use kubestrap_core::kube::Api;
 use kubestrap_core::model::cause::Cause;
 use kubestrap_core::model::names::ClusterName;
 use kubestrap_core::model::register::RegisterState;
 use kubestrap_core::node::Silent;
+use kubestrap_core::rollout::operator;
 use kubestrap_core::store::Store;
 use kubestrap_core::world::World;
 use std::rc::Rc;
@@ -36,6 +38,22 @@ pub async fn work(universe: Rc<Universe>) {
         retire(&universe, &store).await;
     } else if universe.scenario.ground == Ground::Host {
         unlock(&universe, &store).await;
+    } else if universe.scenario.rolls {
+        resume(&universe, &Api::admin(&world.cluster)).await;
+    }
+}
+
+/// Looks at the rollout now and then, and lets it go on when it stands: here no image is ever broken.
+async fn resume(universe: &Rc<Universe>, api: &Api) {
+    loop {
+        universe.sleep(LOOKS).await;
+        let Ok(standing) = operator::standing(api).await else { continue };
+        if standing.ledger.rollouts.iter().any(|rollout| rollout.paused.is_some())
+            && let Ok(resumed) = operator::resume(api, None).await
+        {
+            universe.count("rollout-resumed");
+            universe.note_world(format_args!("the operator resumes {}", resumed.join(", ")));
+        }
     }
 }
 

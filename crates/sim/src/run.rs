@@ -137,10 +137,10 @@ impl Runner {
     fn new(universe: Rc<Universe>) -> Self {
         let lives = universe.machines.iter().map(|_| None).collect();
         let operator: Pin<Box<dyn Future<Output = ()>>> = Box::pin(crate::operator::work(universe.clone()));
-        for machine in &universe.machines {
+        for machine in universe.machines.iter().filter(|machine| machine.is_launched()) {
             let (world, index) = (universe.clone(), machine.index);
-            universe.timeline.after(machine.starts_at, move || world.booted(index));
-            universe.start_agent(machine.index, machine.starts_at);
+            universe.timeline.after(machine.starts_at.get(), move || world.booted(index));
+            universe.start_agent(machine.index, machine.starts_at.get());
         }
         calamity::schedule(&universe);
         Runner {

@@ -48,6 +48,7 @@ scenarios! {
     foreign: "foreign", 60;
     clone: "clone", 60;
     rebuilt: "rebuilt", 20;
+    roll: "roll", 12;
 }
 
 /// Seed 1: the clock of a master that had waited for minutes was set, and it stopped for ever, seconds later.

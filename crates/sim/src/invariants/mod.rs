@@ -102,6 +102,6 @@ impl Universe {
 
     /// Machines that can still become something.
     pub fn survivors(&self) -> impl Iterator<Item = &Machine> {
-        self.machines.iter().filter(|machine| !machine.is_dead())
+        self.machines.iter().filter(|machine| !machine.is_dead() && machine.is_launched())
     }
 }

@@ -17,9 +17,11 @@ impl Universe {
             Some(creator) if self.machines[creator].is_dead() || self.has_refused(creator) => {
                 self.survivors().find_map(|m| self.refused_wrongly(m))
             }
-            Some(creator) => {
-                self.survivors().find_map(|m| self.unsettled_member(m, creator)).or_else(|| self.register_lost())
-            }
+            Some(creator) => self
+                .survivors()
+                .find_map(|m| self.unsettled_member(m, creator))
+                .or_else(|| self.register_lost())
+                .or_else(|| self.unrolled()),
             None if self.may_yet_begin() => Some("no cluster was made".to_owned()),
             None => self.survivors().find_map(|machine| self.refused_wrongly(machine)),
         }

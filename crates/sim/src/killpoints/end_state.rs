@@ -67,7 +67,12 @@ fn clusters(universe: &Universe) -> Vec<String> {
         let number = machine.state.borrow().disk.text(ETCD_DATA).and_then(|text| text.parse::<usize>().ok());
         let etcds = universe.etcds.borrow();
         if let Some(etcd) = number.and_then(|number| etcds.get(number)) {
-            let nodes: Vec<&str> = etcd.nodes.keys().map(String::as_str).collect();
+            // The Node of an instance that was replaced goes when EC2 says so soon enough, and stays otherwise.
+            let is_left = |name: &&str| {
+                let of = universe.machines.iter().find(|machine| machine.identity.node_name == **name);
+                !universe.scenario.rolls || of.is_some_and(|machine| !machine.is_dead())
+            };
+            let nodes: Vec<&str> = etcd.nodes.keys().map(String::as_str).filter(is_left).collect();
             facts.push(format!("{}: a control plane with the nodes {}", machine.name, nodes.join(", ")));
             facts.push(format!("{}: has tokens {}", machine.name, !etcd.tokens.is_empty()));
         }

@@ -83,15 +83,14 @@ fn calm(masters: u64, workers: u64) -> Scenario {
 fn seed_of_order(scenario: &Scenario, order: &[usize]) -> u64 {
     let in_order = |seed: &u64| {
         let universe = Universe::new(*seed, scenario, Keep::Nothing);
-        let starts = |machine: &usize| universe.machines[*machine].starts_at;
+        let starts = |machine: &usize| universe.machines[*machine].starts_at.get();
         order.windows(2).all(|pair| starts(&pair[0]) + Duration::from_secs(30) < starts(&pair[1]))
     };
     (0..1000).find(in_order).unwrap_or_default()
 }
 
-/// All of them.
-pub fn stories() -> Vec<Story> {
-    let bootstrap = |name, about, scenario: Scenario, victim, order: &[usize]| Story {
+fn bootstrap(name: &'static str, about: &'static str, scenario: Scenario, victim: usize, order: &[usize]) -> Story {
+    Story {
         name,
         about,
         seed: seed_of_order(&scenario, order),
@@ -102,8 +101,13 @@ pub fn stories() -> Vec<Story> {
         prologue: Vec::new(),
         failure: None,
         happenings: &[],
-    };
+    }
+}
+
+/// All of them.
+pub fn stories() -> Vec<Story> {
     let claimed = Strike { machine: 0, at: At::First("objects.put", "/cluster.json"), how: How::Death };
+    let rolled = Scenario { rolls: true, faults_last: minutes(30), ..calm(1, 2) };
     let duties = Scenario { faults_last: minutes(50), afterwards: minutes(10), ..calm(1, 1) };
     vec![
         bootstrap("first master", "a master makes the cluster", calm(1, 0), 0, &[]),
@@ -139,6 +143,16 @@ pub fn stories() -> Vec<Story> {
             most_of_a_kind: 8,
             happenings: HAPPENINGS,
             ..bootstrap("duties", "a master keeps tokens, bundle and register for an hour", duties, 0, &[0, 1])
+        },
+        Story {
+            from_ready: true,
+            most_of_a_kind: 1,
+            ..bootstrap("arbiter", "a master has two workers replaced", rolled.clone(), 0, &[])
+        },
+        Story {
+            from_ready: true,
+            most_of_a_kind: 1,
+            ..bootstrap("rolled worker", "a worker is drained and replaced", rolled, 1, &[])
         },
     ]
 }

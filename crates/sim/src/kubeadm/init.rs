@@ -88,6 +88,8 @@ fn control_plane(universe: &Rc<Universe>, run: &Run) -> Next {
         healthy_from,
         tokens: BTreeMap::new(),
         nodes: BTreeMap::new(),
+        objects: Default::default(),
+        pods: Vec::new(),
     });
     Next::Phase
 }

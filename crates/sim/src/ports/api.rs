@@ -77,6 +77,12 @@ impl Desk {
     fn serve(&self, etcd: usize, user: &str, request: &ApiRequest) -> (u16, Value) {
         let path = request.path.split('?').next().unwrap_or_default();
         let status = |code: u16, message: &str| (code, json!({ "kind": "Status", "message": message }));
+        if self.universe.scenario.rolls
+            && user != "anonymous"
+            && let Some(answer) = self.serve_objects(etcd, user, request)
+        {
+            return answer;
+        }
         match (request.method, path) {
             ("GET", "/readyz" | "/healthz" | "/livez") => (200, json!("ok")),
             ("GET", "/version") => (200, json!({ "gitVersion": KUBE_VERSION })),

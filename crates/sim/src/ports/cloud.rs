@@ -10,7 +10,7 @@ use crate::network::{Far, Way};
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
-use kubestrap_core::model::identity::Ec2;
+use kubestrap_core::model::identity::{Ec2, Role};
 use kubestrap_core::model::secret::Secret;
 use kubestrap_core::ports::{
     Cloud, GroupInfo, ImageInfo, ImageQuery, InstanceInfo, LifecycleAnswer, LifecycleHook, LifecycleResult, Metadata,
@@ -48,7 +48,7 @@ impl Cloud for Desk {
                 state,
                 hop_limit: Some(1),
                 image_id: machine.identity.ec2().map(|ec2| ec2.image_id.clone()),
-                launched_at: Some(universe.wall_at(machine.starts_at)),
+                launched_at: Some(universe.wall_at(machine.starts_at.get())),
             })
         };
         let found: Vec<InstanceInfo> = ids.iter().filter_map(describe).collect();
@@ -98,8 +98,12 @@ impl Cloud for Desk {
             let why = "400 ValidationError: Instance Id not found";
             return Err(Failure::new(Cause::Configuration, format!("terminate {instance_id} in its group"), why));
         }
-        let machine = self.instance(instance_id).map(|machine| machine.index);
-        machine.into_iter().for_each(|machine| self.universe.die(machine));
+        if let Some(machine) = self.instance(instance_id).map(|machine| machine.index) {
+            if self.universe.scenario.rolls {
+                self.universe.judge_termination(machine);
+            }
+            self.universe.die(machine);
+        }
         self.back(Far::Cloud).await;
         Ok(())
     }
@@ -192,7 +196,8 @@ impl Desk {
     fn group(&self, instance_id: &str) -> Option<GroupInfo> {
         let group = self.universe.account.group.borrow();
         let Group { name, launch, overrides, waiting } = group.as_ref()?;
-        let state = self.instance(instance_id)?.ec2_state(self.universe.timeline.now())?;
+        let machine = self.instance(instance_id).filter(|machine| machine.role == Role::Worker)?;
+        let state = machine.ec2_state(self.universe.timeline.now())?;
         let lifecycle_state = match (waiting.iter().find(|(of, _)| of == instance_id), state) {
             (_, "terminated") => return None,
             (_, "shutting-down") => "Terminating",
@@ -223,7 +228,7 @@ impl Desk {
         let universe = &self.universe;
         let now = universe.timeline.now();
         let state = machine.ec2_state(now);
-        if state.is_none() && now < machine.known_from {
+        if state.is_none() && now < machine.known_from.get() && machine.is_launched() {
             universe.count("ec2-late");
         }
         let state = state?;

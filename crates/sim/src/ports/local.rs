@@ -19,7 +19,7 @@ impl Time for Desk {
     fn uptime(&self) -> Duration {
         match self.universe.machines[self.machine].state.borrow().power {
             Power::On(since) => self.universe.timeline.now().saturating_sub(since) + Duration::from_secs(10),
-            Power::Booting | Power::Stopped | Power::Dead(..) => Duration::ZERO,
+            Power::Booting | Power::Stopped | Power::Unlaunched | Power::Dead(..) => Duration::ZERO,
         }
     }
 

@@ -18,8 +18,8 @@ use std::time::Duration;
 /// The adapters of one machine.
 #[derive(Clone)]
 pub struct Desk {
-    universe: Rc<Universe>,
-    machine: usize,
+    pub(crate) universe: Rc<Universe>,
+    pub(crate) machine: usize,
     writer: Writer,
 }
 

@@ -133,6 +133,8 @@ pub struct Scenario {
     pub clones: u64,
     /// In the middle every machine is terminated, and the same number of new ones starts on the same bucket.
     pub rebuilt: bool,
+    /// Workers are of an Auto Scaling group, and early on there is a new image for them.
+    pub rolls: bool,
     /// All but the first master start this much later.
     pub first_alone: Duration,
     /// Late-comers: some machines start this much later at most.

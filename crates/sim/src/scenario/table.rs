@@ -30,6 +30,7 @@ const BASE: Scenario = Scenario {
     rash_operator: false,
     clones: 0,
     rebuilt: false,
+    rolls: false,
     first_alone: Duration::ZERO,
     stagger: Duration::from_secs(60),
     join_wait: Duration::from_secs(3600),
@@ -379,6 +380,24 @@ const ALL: &[Scenario] = &[
         patience: minutes(45),
         rebuilt: true,
         must: &["commits", "joins", "second-cluster", "refused-until-retired", "replace-of-missing"],
+        ..BASE
+    },
+    Scenario {
+        name: "roll",
+        about: "a new image for the workers' group: each is drained and replaced, one at a time, whatever goes wrong",
+        rates: Rates::ALL,
+        calamities: Cow::Borrowed(&[
+            Calamity::Kill,
+            Calamity::Kill,
+            Calamity::Reboot,
+            Calamity::Stall,
+            Calamity::Partition,
+            Calamity::ApiAway,
+        ]),
+        faults_last: minutes(60),
+        patience: minutes(360),
+        rolls: true,
+        must: &["commits", "joins", "grant", "eviction", "eviction-blocked", "instance-replaced", "api-conflict"],
         ..BASE
     },
 ];

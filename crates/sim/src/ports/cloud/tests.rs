@@ -17,7 +17,7 @@ fn world() -> (Rc<Universe>, Desk, String) {
     let universe = Universe::new(1, &calm, Keep::Nothing);
     let desk = Desk::new(universe.clone(), 1, Writer::Node(1));
     let instance = universe.machines[1].identity.ec2().expect("an instance").instance_id.clone();
-    run(&universe, universe.sleep(universe.machines[1].known_from));
+    run(&universe, universe.sleep(universe.machines[1].known_from.get()));
     (universe, desk, instance)
 }
 
