@@ -31,6 +31,9 @@ const UNEXPECTED: Duration = Duration::from_secs(20 * 60);
 const FOLLOWING: Duration = Duration::from_secs(30);
 /// While something goes on.
 const ACTIVE: Duration = Duration::from_secs(10);
+/// While somebody asks and nothing can be granted, which may last for ever: the only master's own node. Less than the
+/// Lease's term.
+const RESTING: Duration = Duration::from_secs(40);
 /// Somebody else changed the ledger in between.
 const AGAIN: Duration = Duration::from_secs(2);
 /// A decision may ask what groups would start; each answer may lead to one more question.
@@ -97,7 +100,8 @@ impl Duty for RolloutDuty {
         if failure.is_none() && should_hand_over(&view, &plan.ledger) && self.election.give_back(&api, node).await? {
             node.tell(&Event::Note("this master's own node is drifted: another master becomes the arbiter"));
         }
-        failure.map_or(Ok(ACTIVE), Err)
+        let rests = plan.ledger == stored.ledger && plan.ledger.grants.is_empty();
+        failure.map_or(Ok(if rests { RESTING } else { ACTIVE }), Err)
     }
 }
 
