@@ -25,6 +25,10 @@ pub const VERBS: &[&[&str]] = &[
     &["config", "check"],
     &["doctor"],
     &["doctor", "-o", "json"],
+    &["drift"],
+    &["drift", "-o", "json"],
+    &["rollout", "status"],
+    &["rollout", "status", "-o", "json"],
 ];
 
 /// The secret halves of all tokens that there are now, as far as store and API show them, and the CA's key.

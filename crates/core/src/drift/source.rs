@@ -183,7 +183,9 @@ impl<'a> Asker<'a> {
             return Err(wrong(named_by, why, mend));
         };
         if image.architecture != running.architecture {
-            let why = format!("{id} is for {}, and this machine is {}", image.architecture, running.architecture);
+            let named =
+                if image.architecture.is_empty() { "no architecture that EC2 names" } else { &image.architecture };
+            let why = format!("{id} is for {named}, and this machine is {}", running.architecture);
             return Err(wrong(named_by, why, mend));
         }
         if image.state != "available" {
