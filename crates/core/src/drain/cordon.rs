@@ -119,21 +119,7 @@ fn uncordon_patch(node: &Value, owner: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// What a server does with a JSON merge patch (RFC 7386).
-    fn merge(target: &mut Value, patch: &Value) {
-        let Some(patch) = patch.as_object() else { return *target = patch.clone() };
-        if !target.is_object() {
-            *target = json!({});
-        }
-        for (key, value) in patch {
-            if value.is_null() {
-                target.as_object_mut().expect("a map").remove(key);
-            } else {
-                merge(&mut target[key], value);
-            }
-        }
-    }
+    use crate::testing::api::merge;
 
     fn cordoned(mut node: Value, owner: &str) -> Value {
         if let Some(patch) = cordon_patch(&node, owner) {

@@ -30,17 +30,6 @@ pub struct Stored {
     pub paused: Option<String>,
 }
 
-impl Stored {
-    /// Whether both are the same version of the same object.
-    pub fn is_same_version(&self, other: &Stored) -> bool {
-        let version = |stored: &Stored| {
-            let object = stored.object.as_ref()?;
-            Some((object.pointer("/metadata/uid").cloned(), object.pointer("/metadata/resourceVersion").cloned()))
-        };
-        version(self) == version(other)
-    }
-}
-
 /// Reads the ledger; one that cannot be acted on is a failure (`ObjectRejected`), and nothing is written over it.
 pub async fn read_ledger(api: &Api) -> Outcome<Stored> {
     let Some(object) = api.get(CONFIG_MAP).await? else {

@@ -5,6 +5,7 @@ use crate::model::cause::{Cause, Failure, Outcome};
 use crate::rollout::ledger::{Ledger, Phase};
 use crate::rollout::view::NodeFacts;
 use crate::rollout::wire::{self, Action, Annotation, Grant, Request, State, Verdict};
+use crate::testing::api::merge;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
@@ -73,23 +74,6 @@ pub struct World {
     pub state: RefCell<Things>,
     pub uptime: Cell<Duration>,
     pub at_once: usize,
-}
-
-fn merge(target: &mut Value, patch: &Value) {
-    let Some(patch) = patch.as_object() else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (key, value) in patch {
-        if value.is_null() {
-            target.as_object_mut().expect("object").remove(key);
-        } else {
-            merge(&mut target[key.as_str()], value);
-        }
-    }
 }
 
 impl World {
