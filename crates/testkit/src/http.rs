@@ -140,6 +140,27 @@ pub async fn serve<H: Handler>(
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
+/// Listens, and prints the address it got: how whoever started a stand-in on port 0 learns it.
+///
+/// # Errors
+/// When the address is in use.
+pub async fn announced(listen: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    println!("{}", listener.local_addr()?);
+    Ok(listener)
+}
+
+/// A stand-in that is nothing but this handler, on this thread, for ever; its address is [`announced`].
+///
+/// # Errors
+/// When the address is in use, or the listener fails.
+pub fn run_plain<H: Handler>(listen: SocketAddr, handler: H) -> io::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async { serve_plain(announced(listen).await?, Arc::new(handler)).await })
+}
+
 /// Accepts plain connections for ever.
 ///
 /// # Errors

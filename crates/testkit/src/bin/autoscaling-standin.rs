@@ -4,7 +4,6 @@ use clap::Parser;
 use kubestrap_testkit::{autoscaling, http};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Answers as the Auto Scaling API does, from a file.
 #[derive(Parser)]
@@ -19,10 +18,5 @@ struct Options {
 
 fn main() -> std::io::Result<()> {
     let options = Options::parse();
-    let service = Arc::new(autoscaling::AutoScaling::new(autoscaling::load(&options.config)?));
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let listener = tokio::net::TcpListener::bind(options.listen).await?;
-        println!("{}", listener.local_addr()?);
-        http::serve_plain(listener, service).await
-    })
+    http::run_plain(options.listen, autoscaling::AutoScaling::new(autoscaling::load(&options.config)?))
 }

@@ -33,8 +33,7 @@ fn main() -> std::io::Result<()> {
     };
     let stub = Arc::new(s3stub::S3Stub::new(script));
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let listener = tokio::net::TcpListener::bind(options.listen).await?;
-        println!("{}", listener.local_addr()?);
+        let listener = http::announced(options.listen).await?;
         match tls {
             Some(tls) => http::serve_tls(listener, tls, stub).await,
             None => http::serve_plain(listener, stub).await,
