@@ -1,0 +1,9 @@
+//! What a machine needs before it can become a node: the released files of containerd, runc, the CNI plugins, crictl,
+//! kubeadm, kubelet and kubectl.
+//!
+//! In the order of use: [`catalog`] says what there is and where it belongs, [`lock`] what its SHA-256 must be,
+//! [`source`] where it is taken from, [`download`] brings it into a cache and verifies it, [`unpack`] puts it in
+//! place, and [`bundle`] carries it to machines without a network. Nothing is used before it was verified.
+
+pub mod catalog;
+pub mod lock;
