@@ -5,8 +5,10 @@
 //! look like beyond its type is checked in `config/validate`.
 
 mod drift;
+mod install;
 
 pub use drift::*;
+pub use install::*;
 
 use crate::model::identity::Role;
 use schemars::JsonSchema;
@@ -53,6 +55,8 @@ pub struct Document {
     pub drift: Option<DriftPart>,
     /// How the node ends when its machine is taken away.
     pub end: Option<EndPart>,
+    /// What `kubestrap install` puts on a machine, and from where.
+    pub install: Option<InstallPart>,
     /// Where metrics go.
     pub metrics: Option<MetricsPart>,
     /// At most this long between two reports to the store (default 5m).

@@ -37,7 +37,7 @@ use document::Document;
 use schema::Walk;
 use serde::Deserialize;
 use serde_json::Value;
-use settings::Settings;
+use settings::{InstallSettings, Settings};
 use tree::Node;
 
 /// Name of the layer below all others.
@@ -75,20 +75,40 @@ impl Effective {
 pub fn load(layers: Vec<Layer>) -> Result<Effective, Vec<Problem>> {
     let root = schema();
     let (tree, mut walk, unread) = merged(&layers, &root);
-    let document = match Document::deserialize(tree.to_json()) {
-        Ok(document) => document,
-        // The walk took out everything that does not fit, so this is a defect of ours rather than the reader's.
-        Err(error) => {
-            walk.problems.push(Problem::at(&tree.place, format!("the configuration does not fit its schema: {error}")));
-            return Err(walk.problems);
-        }
-    };
+    let document = document(&tree, &mut walk)?;
     let (settings, problems) = validate::validate(document, &tree, &walk.doubtful, unread);
     walk.problems.extend(problems);
     match settings {
         Some(settings) if walk.problems.is_empty() => Ok(Effective { settings, tree }),
         _ => Err(walk.problems),
     }
+}
+
+/// What an installation works by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Installation {
+    /// The section `install` and what the machine must fit.
+    pub install: InstallSettings,
+    /// The node's settings, when the configuration has them all: a machine that is baked has no role yet.
+    pub node: Option<Settings>,
+}
+
+/// Like [`load`], for a machine that need not be told what it is: no key is needed, but every key that is there is checked.
+pub fn load_install(layers: Vec<Layer>) -> Result<Installation, Vec<Problem>> {
+    let root = schema();
+    let (tree, mut walk, _) = merged(&layers, &root);
+    let document = document(&tree, &mut walk)?;
+    let (install, node, problems) = validate::validate_install(document, &tree);
+    walk.problems.extend(problems);
+    if walk.problems.is_empty() { Ok(Installation { install, node }) } else { Err(walk.problems) }
+}
+
+/// The walk took out everything that does not fit, so an error is a defect of ours rather than the reader's.
+fn document(tree: &Node, walk: &mut Walk) -> Result<Document, Vec<Problem>> {
+    Document::deserialize(tree.to_json()).map_err(|error| {
+        walk.problems.push(Problem::at(&tree.place, format!("the configuration does not fit its schema: {error}")));
+        std::mem::take(&mut walk.problems)
+    })
 }
 
 /// The merged tree of what fits the schema, what does not, and whether a layer could not be read at all.

@@ -1,8 +1,10 @@
 //! Validated settings: what the rest of core reads. Made only by [`crate::config`]'s validation.
 
 mod drift;
+mod install;
 
 pub use drift::*;
+pub use install::*;
 
 use crate::ecr::host::Registry;
 use crate::model::identity::{Identity, Role};

@@ -3,6 +3,7 @@
 mod drift;
 mod ecr;
 mod images;
+mod install;
 mod labels;
 mod patches;
 mod values;
@@ -15,8 +16,8 @@ use super::document::{
 };
 use super::problem::Problem;
 use super::settings::{
-    CloudProvider, IdentitySource, ImageSettings, JoinSettings, KubeadmPatches, KubernetesSettings, MetricsSettings,
-    NodeSettings, S3Settings, Settings, StoreLocation, Taint,
+    CloudProvider, IdentitySource, ImageSettings, InstallSettings, JoinSettings, KubeadmPatches, KubernetesSettings,
+    MetricsSettings, NodeSettings, S3Settings, Settings, StoreLocation, Taint,
 };
 use super::tree::Node;
 use crate::model::identity::Role;
@@ -29,7 +30,7 @@ use std::time::Duration;
 /// `doubtful` names top-level keys whose mistakes are already reported, so that they are not called missing too; when a
 /// layer is `unread`, nothing is called missing, for that layer may say it.
 pub fn validate(
-    document: Document,
+    mut document: Document,
     tree: &Node,
     doubtful: &BTreeSet<String>,
     unread: bool,
@@ -38,8 +39,18 @@ pub fn validate(
     if !unread {
         check.missing(&document, doubtful);
     }
+    check.for_install(&mut document);
     let settings = check.settings(document);
     (settings, check.problems)
+}
+
+/// The same for a machine that is only installed: nothing is missing, but what is there must be right. The node's
+/// settings are given when they are all there.
+pub fn validate_install(mut document: Document, tree: &Node) -> (InstallSettings, Option<Settings>, Vec<Problem>) {
+    let mut check = Check { tree, problems: Vec::new() };
+    let install = check.for_install(&mut document);
+    let settings = check.settings(document);
+    (install, settings, check.problems)
 }
 
 struct Check<'t> {
@@ -110,6 +121,19 @@ impl Check<'_> {
                 last.suggestion = Some(advice.to_owned());
             }
         }
+    }
+
+    /// The section `install`, and what other sections say that the machine must fit; those report their own mistakes.
+    fn for_install(&mut self, document: &mut Document) -> InstallSettings {
+        let cluster = document.kubernetes.as_ref().and_then(|part| part.version.clone());
+        let part = document.install.take().unwrap_or_default();
+        let mut install = self.install(part, cluster.as_deref());
+        let kubelet = document.kubeadm.as_ref().and_then(|part| part.kubelet.as_ref());
+        install.kubelet = kubelet.map(install::kubelet_needs).unwrap_or_default();
+        install.sandbox = document.images.as_ref().and_then(|part| part.sandbox.clone());
+        let certs_dir = document.ecr.as_ref().and_then(|part| part.certs_dir.as_deref());
+        install.certs_dir = certs_dir.and_then(|text| values::absolute(text).ok());
+        install
     }
 
     fn settings(&mut self, document: Document) -> Option<Settings> {
