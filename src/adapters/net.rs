@@ -4,6 +4,8 @@
 //! can crash (rust#100711). Nothing is read before the first name is looked up or the first TLS connection is made: a
 //! node with a folder as store and addresses as endpoints reads neither `/etc/resolv.conf` nor the roots.
 
+mod resolv;
+
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{TlsContext, TrustStore};
@@ -15,8 +17,6 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
-use hickory_resolver::config::ResolverConfig;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::{Hosts, TokioResolver};
@@ -27,7 +27,6 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -39,11 +38,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer that is taken. The SDKs read every body but an object's to its end, whatever its length; a page
 /// of a thousand keys of 1024 bytes, percent-encoded, is below this.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
-/// A name that is missing now may be published in a moment (the API server's, at the first boot of a cluster), and
-/// zones allow resolvers to remember its absence for hours.
-const REMEMBER_ABSENCE: Duration = Duration::from_secs(2);
 /// What the resolver is made of; it is made anew when one of them changed (DHCP at boot).
-const RESOLVER_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+const RESOLVER_FILES: [&str; 2] = [resolv::FILE, "/etc/hosts"];
 /// Where instance metadata is; never behind a proxy.
 const METADATA_HOSTS: [&str; 3] = ["169.254.169.254", "[fd00:ec2::254]", "fd00:ec2::254"];
 
@@ -58,7 +54,8 @@ pub struct Names(Arc<Mutex<Option<Sources>>>);
 struct Sources {
     times: FileTimes,
     hosts: Arc<Hosts>,
-    resolver: TokioResolver,
+    /// Why there is none: the hosts file counts all the same.
+    resolver: Result<TokioResolver, String>,
 }
 
 /// A name that could not be resolved.
@@ -86,28 +83,28 @@ impl Names {
     /// The addresses of a name, by hosts file, search list and name servers as they are configured now.
     pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Unresolved> {
         let failed = |why: String| Unresolved { name: name.to_owned(), why };
-        let sources = self.sources().map_err(failed)?;
+        let sources = self.sources();
         let known = in_hosts(&sources.hosts, name);
         if !known.is_empty() {
             return Ok(known);
         }
-        match sources.resolver.lookup_ip(name).await {
+        match sources.resolver.map_err(failed)?.lookup_ip(name).await {
             Ok(addresses) => Ok(addresses.iter().collect()),
             Err(error) => Err(failed(error.to_string())),
         }
     }
 
-    fn sources(&self) -> Result<Sources, String> {
+    fn sources(&self) -> Sources {
         let times = RESOLVER_FILES.map(|file| std::fs::metadata(file).and_then(|data| data.modified()).ok());
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sources) = current.as_ref().filter(|sources| sources.times == times) {
-            return Ok(sources.clone());
+            return sources.clone();
         }
         // No hosts file is as good as an empty one.
         let hosts = Arc::new(Hosts::from_system().unwrap_or_default());
-        let sources = Sources { times, hosts, resolver: new_resolver()? };
+        let sources = Sources { times, hosts, resolver: resolv::resolver() };
         *current = Some(sources.clone());
-        Ok(sources)
+        sources
     }
 }
 
@@ -120,17 +117,6 @@ fn in_hosts(hosts: &Hosts, name: &str) -> Vec<IpAddr> {
     found
         .flat_map(|lookup| lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>())
         .collect()
-}
-
-fn new_resolver() -> Result<TokioResolver, String> {
-    let mut builder = if Path::new(RESOLVER_FILES[0]).exists() {
-        TokioResolver::builder_tokio().map_err(|error| format!("{}: {error}", RESOLVER_FILES[0]))?
-    } else {
-        // Without name servers the hosts file still counts.
-        TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
-    };
-    builder.options_mut().negative_max_ttl = Some(REMEMBER_ABSENCE);
-    builder.build().map_err(|error| error.to_string())
 }
 
 impl ResolveDns for Names {
