@@ -2,14 +2,15 @@
 
 use super::compose;
 use super::{Form, Global, Output, print, print_json};
+use crate::adapters::files::Disk;
 use crate::observe::text::fold;
 use clap::Args;
 use kubestrap_core::drift::assess::{Assessment, assess, look_at_content, unknown};
 use kubestrap_core::drift::cache::Cache;
-use kubestrap_core::drift::manifest;
+use kubestrap_core::drift::manifest::{self, Manifest};
 use kubestrap_core::drift::verdict::{ContentEvidence, ImageEvidence};
 use kubestrap_core::gate::ReadOnly;
-use kubestrap_core::model::cause::{ExitCode, Outcome};
+use kubestrap_core::model::cause::{Cause, ExitCode, Failure, Outcome};
 use kubestrap_core::model::plain::plain;
 use kubestrap_core::node::{Node, Silent};
 use kubestrap_core::rollout::wire::Verdict;
@@ -23,8 +24,12 @@ use std::rc::Rc;
 #[command(after_help = "Examples:
   kubestrap drift
   kubestrap drift --output json
+  kubestrap drift --baked          the digest of the bake manifest, for the image's tag kubestrap:content
   kubestrap status --cluster       the same of all nodes, as they last reported it")]
 pub struct Drift {
+    /// Print the digest of the content that was baked into this machine, and compare nothing. It needs no configuration.
+    #[arg(long, conflicts_with = "output")]
+    baked: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -32,6 +37,9 @@ pub struct Drift {
 impl Drift {
     /// Prints the verdict and what it rests on.
     pub async fn run(self, global: &Global) -> Outcome<ExitCode> {
+        if self.baked {
+            return print_baked(global);
+        }
         let node = compose::node(global, Rc::new(ReadOnly), Rc::new(Silent)).await?;
         let (content, failure) = look_at_content(&node).await;
         let found = assess(&node, &Cache::default(), content, failure).await;
@@ -47,6 +55,17 @@ impl Drift {
             Verdict::Unknown => Err(unknown(&found)),
         }
     }
+}
+
+/// The digest of the bake manifest, as the tag `kubestrap:content` of an image holds it.
+fn print_baked(global: &Global) -> Outcome<ExitCode> {
+    let Some(manifest) = Manifest::read(&Disk::new(global.root.clone()))? else {
+        let what = format!("read the bake manifest {}", manifest::PATH);
+        return Err(Failure::new(Cause::FileAccess, what, "it is not there")
+            .advise("`kubestrap install` writes it; this machine was not made by it"));
+    };
+    print(&format!("{}\n", manifest.content()))?;
+    Ok(ExitCode::Done)
 }
 
 fn word(verdict: Verdict) -> &'static str {

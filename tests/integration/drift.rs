@@ -78,3 +78,19 @@ fn without_a_manifest_nothing_is_compared_and_a_bad_one_is_an_error_and_no_drift
         .expect(0)
         .says(&["unknown: nothing is compared", "there is no /usr/lib/kubestrap/manifest.json"]);
 }
+
+#[test]
+fn the_digest_of_what_was_baked_is_printed_without_any_configuration() {
+    let world = World::new();
+    let machine = baked(&world);
+    std::fs::remove_file(machine.path("/etc/kubestrap/config.yaml")).expect("remove");
+    let said = machine.run(&["drift", "--baked"]).expect(0);
+    let digest = said.stdout.trim().strip_prefix("sha256:").expect("a digest");
+    assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{digest}");
+    assert_eq!(said.stdout.lines().count(), 1, "it is for scripts: {}", said.stdout);
+
+    machine.write(MANIFEST, "{ \"schema\": 1, \"components\": [");
+    machine.run(&["drift", "--baked"]).expect(14).says(&["manifest.json"]);
+    std::fs::remove_file(machine.path(MANIFEST)).expect("remove");
+    machine.run(&["drift", "--baked"]).expect(14).says(&["it is not there", "kubestrap install"]);
+}
