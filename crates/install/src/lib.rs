@@ -4,6 +4,12 @@
 //! In the order of use: [`catalog`] says what there is and where it belongs, [`lock`] what its SHA-256 must be,
 //! [`source`] where it is taken from, [`download`] brings it into a cache and verifies it, [`unpack`] puts it in
 //! place, and [`bundle`] carries it to machines without a network. Nothing is used before it was verified.
+//!
+//! [`steps`] tells the installation: what is done on a [`host`], in which order, so that a second run finds nothing to do;
+//! [`baked`] is the record of it.
 
+pub mod baked;
 pub mod catalog;
+pub mod host;
 pub mod lock;
+pub mod steps;

@@ -1,0 +1,292 @@
+//! The machine that is installed: its files, below a folder when an image is built, and its programs.
+//!
+//! Below a folder every path is looked up as the image will see it: an absolute link inside of it stays inside. Nothing
+//! of the machine that builds the image is read, changed or started.
+
+mod look;
+mod paths;
+mod run;
+
+pub use look::{Seen, digest_of};
+pub use run::Ended;
+
+use kubestrap_core::model::cause::{Cause, Failure, Outcome};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Of every folder that is made: others may look at what a distribution lets them look at.
+const FOLDER_MODE: u32 = 0o755;
+/// The largest text that is read, in bytes: the bake manifest of an image with thousands of files.
+const MAX_TEXT: u64 = 1024 * 1024;
+/// Begins the names of files that are not whole yet.
+const DRAFT: &str = ".kubestrap-";
+
+/// The machine, or the folder that will be one.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+}
+
+/// Translates an error of the file system.
+pub(crate) fn failure(attempted: impl Into<String>, error: &io::Error) -> Failure {
+    let cause = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Cause::DiskFull,
+        _ => Cause::FileAccess,
+    };
+    Failure::new(cause, attempted, error.to_string())
+}
+
+impl Host {
+    /// The machine whose `/` this folder is.
+    pub fn new(root: &Path) -> Host {
+        Host { root: root.to_owned() }
+    }
+
+    /// Whether it is the machine this process runs on, whose kernel and services can be asked and changed.
+    pub fn is_live(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// Where a path is, its last name not followed when it is a link.
+    pub fn at(&self, path: &str) -> Outcome<PathBuf> {
+        paths::resolve(&self.root, path, false).map_err(|error| failure(format!("find {path}"), &error))
+    }
+
+    /// Where a path is, all links followed.
+    pub fn followed(&self, path: &str) -> Outcome<PathBuf> {
+        paths::resolve(&self.root, path, true).map_err(|error| failure(format!("find {path}"), &error))
+    }
+
+    /// What is at the path; a file is hashed.
+    pub fn look(&self, path: &str) -> Outcome<Seen> {
+        look::look(&self.at(path)?).map_err(|error| failure(format!("look at {path}"), &error))
+    }
+
+    /// The same, of what a link leads to.
+    pub fn look_behind(&self, path: &str) -> Outcome<Seen> {
+        look::look(&self.followed(path)?).map_err(|error| failure(format!("look at {path}"), &error))
+    }
+
+    /// Whether there is anything at the path.
+    pub fn exists(&self, path: &str) -> Outcome<bool> {
+        Ok(self.at(path)?.symlink_metadata().is_ok())
+    }
+
+    /// A text of at most a mebibyte; `None` when there is no file. Links are followed.
+    pub fn read(&self, path: &str) -> Outcome<Option<String>> {
+        let failed = |error| failure(format!("read {path}"), &error);
+        let file = match File::open(self.followed(path)?) {
+            Ok(file) => file,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut text = String::new();
+        file.take(MAX_TEXT + 1).read_to_string(&mut text).map_err(failed)?;
+        if text.len() as u64 > MAX_TEXT {
+            let why = format!("it is larger than {MAX_TEXT} bytes");
+            return Err(Failure::new(Cause::FileAccess, format!("read {path}"), why));
+        }
+        Ok(Some(text))
+    }
+
+    /// Replaces a file atomically and durably, with exactly this mode; a link itself is replaced. Missing folders are
+    /// made with mode 0755.
+    pub fn write(&self, path: &str, text: &str, mode: u32) -> Outcome<()> {
+        let place = self.at(path)?;
+        let written = folder_of(&place).and_then(|folder| {
+            make_folders(folder)?;
+            let (draft, mut file) = draft(folder)?;
+            let filled = file.set_permissions(Permissions::from_mode(mode));
+            let filled = filled.and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.sync_all());
+            settle(filled, &draft, &place)
+        });
+        written.map_err(|error| failure(format!("write {path}"), &error))
+    }
+
+    /// Puts a verified file in its place: atomically and durably, with exactly this mode. Afterwards `from` is gone,
+    /// when it is on the same file system.
+    pub fn place(&self, from: &Path, path: &str, mode: u32) -> Outcome<()> {
+        let place = self.at(path)?;
+        let moved = folder_of(&place).and_then(|folder| {
+            make_folders(folder)?;
+            let file = File::open(from)?;
+            file.set_permissions(Permissions::from_mode(mode))?;
+            file.sync_all()?;
+            match std::fs::rename(from, &place) {
+                Err(error) if error.kind() == ErrorKind::CrossesDevices => copy(from, folder, &place, mode),
+                done => done.and_then(|()| File::open(folder)?.sync_all()),
+            }
+        });
+        moved.map_err(|error| failure(format!("write {path}"), &error))
+    }
+
+    /// Sets the permission bits of a file.
+    pub fn set_mode(&self, path: &str, mode: u32) -> Outcome<()> {
+        let set = std::fs::set_permissions(self.at(path)?, Permissions::from_mode(mode));
+        set.map_err(|error| failure(format!("change the mode of {path}"), &error))
+    }
+
+    /// Makes a symbolic link; its folder is made when it is missing, and nothing that is there is replaced.
+    pub fn link(&self, target: &str, path: &str) -> Outcome<()> {
+        let place = self.at(path)?;
+        let made = folder_of(&place).and_then(|folder| {
+            make_folders(folder)?;
+            std::os::unix::fs::symlink(target, &place)?;
+            File::open(folder)?.sync_all()
+        });
+        made.map_err(|error| failure(format!("link {path} to {target}"), &error))
+    }
+
+    /// Makes a folder that only its owner may enter, with its parents.
+    pub fn make_private_folder(&self, path: &str) -> Outcome<PathBuf> {
+        let place = self.followed(path)?;
+        let made = make_folders(&place).and_then(|()| std::fs::set_permissions(&place, Permissions::from_mode(0o700)));
+        made.map(|()| place).map_err(|error| failure(format!("make {path}"), &error))
+    }
+
+    /// Makes a folder with its parents.
+    pub fn make_folder(&self, path: &str) -> Outcome<PathBuf> {
+        let place = self.followed(path)?;
+        make_folders(&place).map(|()| place).map_err(|error| failure(format!("make {path}"), &error))
+    }
+
+    /// Removes a file or a link; nothing happens when there is none.
+    pub fn remove(&self, path: &str) -> Outcome<()> {
+        gone(std::fs::remove_file(self.at(path)?)).map_err(|error| failure(format!("remove {path}"), &error))
+    }
+
+    /// Removes a folder and what is in it; nothing happens when there is none.
+    pub fn remove_folder(&self, path: &str) -> Outcome<()> {
+        gone(std::fs::remove_dir_all(self.at(path)?)).map_err(|error| failure(format!("remove {path}"), &error))
+    }
+
+    /// Names in a folder, sorted; empty when there is none.
+    pub fn list(&self, path: &str) -> Outcome<Vec<String>> {
+        let entries = match std::fs::read_dir(self.followed(path)?) {
+            Ok(entries) => entries,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(vec![]),
+            Err(error) => return Err(failure(format!("list {path}"), &error)),
+        };
+        let mut names: Vec<String> =
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The root, as an argument of tools that work on images (`dpkg --root`).
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+        other => other,
+    }
+}
+
+fn folder_of(place: &Path) -> io::Result<&Path> {
+    place.parent().ok_or_else(|| io::Error::from(ErrorKind::IsADirectory))
+}
+
+/// Makes a folder and its missing parents with mode 0755, whatever the umask is.
+fn make_folders(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        make_folders(parent)?;
+    }
+    match DirBuilder::new().mode(FOLDER_MODE).create(folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| std::fs::set_permissions(folder, Permissions::from_mode(FOLDER_MODE))),
+    }
+}
+
+/// A new file beside the place, unreadable for others. What killed writers of ours left there is removed.
+fn draft(folder: &Path) -> io::Result<(PathBuf, File)> {
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(DRAFT) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    let path = folder.join(format!("{DRAFT}{}", std::process::id()));
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+    Ok((path, file))
+}
+
+/// Gives a whole draft its name, and removes one that did not become whole.
+fn settle(filled: io::Result<()>, draft: &Path, place: &Path) -> io::Result<()> {
+    let settled = filled.and_then(|()| std::fs::rename(draft, place));
+    if settled.is_err() {
+        let _ = std::fs::remove_file(draft);
+    }
+    settled.and_then(|()| File::open(folder_of(place)?)?.sync_all())
+}
+
+fn copy(from: &Path, folder: &Path, place: &Path, mode: u32) -> io::Result<()> {
+    let (draft, mut file) = draft(folder)?;
+    let filled = file.set_permissions(Permissions::from_mode(mode)).and_then(|()| {
+        io::copy(&mut File::open(from)?, &mut file)?;
+        file.sync_all()
+    });
+    settle(filled, &draft, place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn host() -> (tempfile::TempDir, Host) {
+        let folder = tempfile::tempdir().expect("folder");
+        let host = Host::new(folder.path());
+        (folder, host)
+    }
+
+    #[test]
+    fn a_file_is_whole_has_its_mode_and_open_folders() {
+        let (folder, host) = host();
+        for mode in [0o755, 0o644] {
+            host.write("/etc/deep/file", "text", mode).expect("write");
+            let seen = host.look("/etc/deep/file").expect("look");
+            let sha256 = "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1".to_owned();
+            assert_eq!(seen, Seen::File { mode, sha256 });
+        }
+        let made = std::fs::metadata(folder.path().join("etc/deep")).expect("folder").permissions().mode();
+        assert_eq!(made & 0o7777, 0o755);
+        std::fs::write(folder.path().join("etc/deep/.kubestrap-1"), "half").expect("left behind");
+        host.write("/etc/deep/other", "", 0o600).expect("write");
+        assert_eq!(host.list("/etc/deep").expect("list"), ["file", "other"]);
+    }
+
+    #[test]
+    fn a_verified_file_is_moved_and_a_link_at_its_place_replaced_and_not_followed() {
+        let (folder, host) = host();
+        let staged = folder.path().join("staged");
+        std::fs::write(&staged, "program").expect("write");
+        host.write("/kept", "kept", 0o644).expect("write");
+        host.make_folder("/usr/local/bin").expect("folder");
+        symlink("/kept", folder.path().join("usr/local/bin/kubelet")).expect("link");
+        host.place(&staged, "/usr/local/bin/kubelet", 0o755).expect("place");
+        assert!(!staged.exists());
+        assert_eq!(host.read("/usr/local/bin/kubelet").expect("read").as_deref(), Some("program"));
+        assert!(matches!(host.look("/usr/local/bin/kubelet"), Ok(Seen::File { mode: 0o755, .. })));
+        assert_eq!(host.read("/kept").expect("read").as_deref(), Some("kept"));
+    }
+
+    #[test]
+    fn what_is_missing_is_no_error_and_what_is_there_is_not_overwritten_by_a_link() {
+        let (_folder, host) = host();
+        assert_eq!(host.read("/none"), Ok(None));
+        assert_eq!(host.look("/none/deeper"), Ok(Seen::Absent));
+        assert_eq!((host.remove("/none"), host.remove_folder("/none")), (Ok(()), Ok(())));
+        host.write("/file", "x", 0o644).expect("write");
+        assert!(host.link("/elsewhere", "/file").is_err());
+        host.link("/elsewhere", "/folder/link").expect("link");
+        assert_eq!(host.look("/folder/link"), Ok(Seen::Link("/elsewhere".into())));
+    }
+}
