@@ -43,8 +43,12 @@ fn of_cause(cause: Cause) -> LaunchSignal {
         | Cause::ToolMissing => LaunchSignal::Abandon,
         // A defect of ours is in the next instance too.
         Cause::Internal => LaunchSignal::Heartbeat,
-        // What is wrong is in the store, in the cluster or in what names an image, and the next instance meets it again.
+        // What is wrong is in the store, in the cluster, where released files are or in what names an image, and the next
+        // instance meets it again.
         Cause::BucketMissing
+        | Cause::DownloadMissing
+        | Cause::DownloadRejected
+        | Cause::DownloadUnavailable
         | Cause::ImageSource
         | Cause::StoreUnconditional
         | Cause::ForeignCluster
@@ -157,6 +161,9 @@ mod tests {
         ("deadline", LaunchSignal::Heartbeat),
         ("disk-full", LaunchSignal::Heartbeat),
         ("dns", LaunchSignal::Heartbeat),
+        ("download-missing", LaunchSignal::Heartbeat),
+        ("download-rejected", LaunchSignal::Heartbeat),
+        ("download-unavailable", LaunchSignal::Heartbeat),
         ("file-access", LaunchSignal::Abandon),
         ("foreign-cluster", LaunchSignal::Heartbeat),
         ("foreign-state", LaunchSignal::Abandon),

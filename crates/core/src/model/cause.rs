@@ -153,6 +153,12 @@ causes! {
     DiskFull => "disk-full", GaveUp, Transient, "free some space";
     /// A file or folder cannot be read or written.
     FileAccess => "file-access", Permission, Permanent, "run as root; check that the file system is mounted read-write and, for the service, in ReadWritePaths of its unit";
+    /// There is no such released file where it was looked for.
+    DownloadMissing => "download-missing", Configuration, Permanent, "check `install.versions` and the mirror";
+    /// What was downloaded, a bundle or an archive is not what it must be.
+    DownloadRejected => "download-rejected", Refused, Permanent, "do not use it; look at who answers there, and compare the checksum with the project's own";
+    /// The place of released files answers 5xx, too slowly, or with less than it promised.
+    DownloadUnavailable => "download-unavailable", GaveUp, Transient, "check the place and the network, then run it again: what is verified already is kept";
     /// A program that is needed is not installed.
     ToolMissing => "tool-missing", Tool, Permanent, "install it, or correct PATH";
     /// A program ended with an error.
