@@ -9,7 +9,14 @@
 //! [`baked`] is the record of it.
 
 pub mod baked;
+pub mod bundle;
 pub mod catalog;
+pub mod download;
 pub mod host;
 pub mod lock;
+pub mod progress;
+pub mod source;
 pub mod steps;
+#[cfg(test)]
+mod testing;
+pub mod unpack;

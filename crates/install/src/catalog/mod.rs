@@ -198,7 +198,8 @@ impl Artifact {
 /// The files of all components, with the checksums of the configuration, then of the shipped lock.
 ///
 /// A file that neither knows is an error that names the setting to write. When releases themselves are to be
-/// trusted, first fetch what they publish into `checksums`.
+/// trusted, call
+/// [`crate::lock::trust_releases`] first.
 pub fn artifacts(versions: &Versions, arch: Arch, checksums: &Checksums) -> Outcome<Vec<Artifact>> {
     let pinned = |component: Component| {
         let version = versions.of(component);

@@ -3,6 +3,10 @@
 //! In this order: the configuration (`install.checksums`), the lock that is compiled in (`known.yaml`, with its origin
 //! in its head), and only when the configuration says so, what the project publishes beside the file.
 
+mod release;
+
+pub use release::trust_releases;
+
 use crate::catalog::{Arch, Component, Versions};
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use serde::{Deserialize, Serialize};
@@ -25,6 +29,18 @@ pub enum ChecksumFrom {
     Bundle,
     /// The file that the project publishes beside the released one.
     Release,
+}
+
+impl ChecksumFrom {
+    /// Who it is, for messages.
+    pub fn told(self) -> &'static str {
+        match self {
+            ChecksumFrom::Configuration => "`install.checksums`",
+            ChecksumFrom::Lock => "the lock of this kubestrap",
+            ChecksumFrom::Bundle => "the index of the bundle",
+            ChecksumFrom::Release => "the project's own checksum file",
+        }
+    }
 }
 
 /// 64 lower-case hex digits, or why not. Upper-case ones are made lower-case.
