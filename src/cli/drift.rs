@@ -24,7 +24,7 @@ use std::rc::Rc;
 #[command(after_help = "Examples:
   kubestrap drift
   kubestrap drift --output json
-  kubestrap drift --baked          the digest of the bake manifest, for the image's tag kubestrap:content
+  kubestrap drift --baked          the digest that an image's tag kubestrap:content holds
   kubestrap status --cluster       the same of all nodes, as they last reported it")]
 pub struct Drift {
     /// Print the digest of the content that was baked into this machine, and compare nothing. It needs no configuration.
