@@ -7,7 +7,7 @@
 use crate::process::{cargo, check, programs, workspace};
 use clap::Args;
 use kubestrap_lab::command::{Finished, finish, program, run};
-use kubestrap_lab::shipped::{self, TAKE_APART, USER_DATA_LIMIT};
+use kubestrap_lab::shipped::{self, START_SCRIPT, TAKE_APART, USER_DATA_LIMIT};
 use kubestrap_lab::{Result, attempted, fail};
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -233,6 +233,15 @@ impl Judges {
         let part = |suffix: &str| folder.path().join(format!("{name}.{suffix}"));
         put(&file, text, 0o600)?;
         run(self.python(&["-c", TAKE_APART]).arg(&file))?;
+        if let Ok(brought) = std::fs::read_to_string(part("start"))
+            && brought
+                != attempted(
+                    std::fs::read_to_string(shipped::folder("cloud-init").join(START_SCRIPT)),
+                    "read start.sh",
+                )?
+        {
+            return fail("its script is not cloud-init/start.sh: copy that");
+        }
         let machine = folder.path().join("machine");
         let mut command = Command::new(kubestrap);
         command.arg("--root").arg(&machine).args(["config", "check"]);

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub const TAKE_APART: &str = include_str!("take_apart.py");
 /// What EC2 takes as user-data, in bytes, before base64.
 pub const USER_DATA_LIMIT: usize = 16 * 1024;
+/// Fetches kubestrap on a machine that has nothing; `*.bare.*` of `cloud-init/` bring it along.
+pub const START_SCRIPT: &str = "start.sh";
 /// Begins the line of `systemd/README.md` with the number.
 const EXPOSURE: &str = "Exposure level: ";
 
@@ -48,7 +50,7 @@ pub fn user_data() -> Result<Vec<(String, String)>> {
     for entry in attempted(std::fs::read_dir(&folder), format!("read {}", folder.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name != "README.md" {
+        if name != "README.md" && name != START_SCRIPT {
             files.push((name.clone(), attempted(std::fs::read_to_string(&path), format!("read cloud-init/{name}"))?));
         }
     }
@@ -70,10 +72,10 @@ mod tests {
     }
 
     #[test]
-    fn both_roles_have_three_forms_of_user_data() {
+    fn both_roles_have_every_form_of_user_data() {
         let names: Vec<String> = user_data().expect("files").into_iter().map(|(name, _)| name).collect();
         for role in ["master", "worker"] {
-            for form in ["cloud-config.yaml", "kubestrap.yaml", "mime"] {
+            for form in ["cloud-config.yaml", "kubestrap.yaml", "mime", "bare.cloud-config.yaml", "bare.mime"] {
                 assert!(names.contains(&format!("{role}.{form}")), "{role}.{form}: {names:?}");
             }
         }

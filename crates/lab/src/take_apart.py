@@ -1,6 +1,7 @@
 """Takes user-data apart as cloud-init does (cloudinit/user_data.py: first line, else Python's email package).
 
-take_apart.py FILE leaves FILE.cloud-config, when there is such a part, and FILE.ours, kubestrap's configuration.
+take_apart.py FILE leaves FILE.cloud-config, when there is such a part, FILE.ours, kubestrap's configuration, and
+FILE.start, when it brings the script that fetches kubestrap.
 """
 
 import email
@@ -10,6 +11,7 @@ import yaml
 
 OURS = "application/x-kubestrap+yaml"
 SERVICE = "kubestrap.service"
+START = "/run/kubestrap-start"
 
 name = sys.argv[1]
 text = open(name).read()
@@ -32,8 +34,14 @@ else:
             parts[part.get_content_type()] = part.get_payload(decode=True).decode()
 
 if "text/cloud-config" in parts:
+    config = yaml.safe_load(parts["text/cloud-config"])
+    starts = [c for c in config["runcmd"] if SERVICE in c]
+    scripts = [f["content"] for f in config.get("write_files", []) if f["path"] == START]
+    if scripts:
+        assert not starts and [c[:2] for c in config["runcmd"]] == [["sh", START]], "the script alone starts the service"
+        starts = [line.split() for line in scripts[0].splitlines() if SERVICE in line]
+        open(name + ".start", "w").write(scripts[0])
     # A start that waits would wait for the whole bootstrap.
-    starts = [c for c in yaml.safe_load(parts["text/cloud-config"])["runcmd"] if SERVICE in c]
     assert starts and all("--no-block" in c for c in starts), "the service is started without waiting for it"
     open(name + ".cloud-config", "w").write(parts["text/cloud-config"])
 open(name + ".ours", "w").write(parts[OURS])
