@@ -13,7 +13,8 @@ pub type Checksums = BTreeMap<String, BTreeMap<String, BTreeMap<String, String>>
 pub struct InstallPart {
     /// Versions; those that kubestrap ships checksums for and knows as the newest when absent.
     pub versions: Option<VersionsPart>,
-    /// Base URL of a mirror: each file is looked for below it by its component, its version and its name.
+    /// Base URL of a mirror: the upstream files are looked for below it by host and path, for example
+    /// `<mirror>/dl.k8s.io/release/v1.36.4/bin/linux/amd64/kubeadm` (kubespray's `files_repo` has the same layout).
     pub mirror: Option<String>,
     /// A bundle of `kubestrap install --download-only`: a `.tar` file or a folder, an absolute path.
     pub bundle: Option<String>,
