@@ -6,6 +6,7 @@ mod evidence;
 mod fuzz;
 mod lab;
 mod mutants;
+mod packaging;
 mod process;
 mod simulate;
 mod soak;
@@ -37,6 +38,8 @@ enum Command {
     Lab(lab::LabArgs),
     /// The units and the user-data that are shipped, judged by systemd, cloud-init and kubestrap.
     Units(units::UnitsArgs),
+    /// The Packer templates, the scripts that clean and check images, and the one-line start: judged and run.
+    Packaging(packaging::PackagingArgs),
     /// Rules for dependencies (licences, forbidden crates, duplicates), and for promises: what shows each of them.
     Verify,
     /// Many seeds of a simulated world, with the safety rules as invariants.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Soak(soak) => soak.run(),
         Command::Lab(lab) => lab.run(),
         Command::Units(units) => units.run(),
+        Command::Packaging(packaging) => packaging.run(),
         Command::Simulate(options) => options.run(),
         Command::Verify => verify::run().and_then(|()| evidence::check(&process::workspace())),
         Command::Fuzz(options) => options.run(),
