@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod evidence;
 mod fuzz;
 mod lab;
@@ -40,6 +41,8 @@ enum Command {
     Units(units::UnitsArgs),
     /// The Packer templates, the scripts that clean and check images, and the one-line start: judged and run.
     Packaging(packaging::PackagingArgs),
+    /// What is released: the static program, proved, in an archive and a Debian package, with checksums.
+    Dist(dist::DistArgs),
     /// Rules for dependencies (licences, forbidden crates, duplicates), and for promises: what shows each of them.
     Verify,
     /// Many seeds of a simulated world, with the safety rules as invariants.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Lab(lab) => lab.run(),
         Command::Units(units) => units.run(),
         Command::Packaging(packaging) => packaging.run(),
+        Command::Dist(dist) => dist.run(),
         Command::Simulate(options) => options.run(),
         Command::Verify => verify::run().and_then(|()| evidence::check(&process::workspace())),
         Command::Fuzz(options) => options.run(),
