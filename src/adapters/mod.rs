@@ -8,6 +8,7 @@ pub mod autoscaling;
 pub mod aws;
 pub mod cloud;
 pub mod cluster;
+pub mod download;
 pub mod durable;
 pub mod ecr;
 pub mod files;
@@ -31,12 +32,14 @@ use self::host::Machine;
 use self::imds::Imds;
 use self::net::Names;
 use self::objects::folder::FolderStore;
+use self::objects::install::InBucket;
 use self::objects::s3::S3Store;
 use self::time::SystemTime;
 use kubestrap_core::config::settings::{Settings, StoreLocation};
 use kubestrap_core::model::cause::Outcome;
 use kubestrap_core::ports::{Files, Host, Jobs, Metadata, Objects, Time};
 use kubestrap_core::world::Ports;
+use kubestrap_install::source::StoreFiles;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -134,6 +137,19 @@ fn early(opts: &Opts, metadata: String, names: Names) -> EarlyPorts {
 fn supervisor(opts: &Opts, systemd: bool) -> PathBuf {
     let own = || systemd.then(std::env::current_exe).and_then(Result::ok).filter(|path| path.exists());
     opts.supervisor.clone().or_else(own).unwrap_or_else(|| Path::new(OURSELVES).to_owned())
+}
+
+/// Released files in the store of these settings. Nothing is read and nothing is connected before the first call.
+pub fn store_files(settings: &Settings, opts: &Opts) -> Rc<dyn StoreFiles> {
+    match &settings.store {
+        StoreLocation::Folder(folder) => Rc::new(FolderStore::new(folder)),
+        StoreLocation::S3 { bucket, prefix } => {
+            let base = imds::base_url(opts.metadata_endpoint.as_deref().or(settings.metadata_endpoint.as_deref()));
+            let aws = Rc::new(Aws::new(Names::default(), base));
+            let store = S3Store::new(aws, bucket.clone(), prefix.clone(), settings.s3.clone());
+            Rc::new(InBucket(Rc::new(store)))
+        }
+    }
 }
 
 fn store(settings: &Settings, aws: Rc<Aws>) -> Rc<dyn Objects> {

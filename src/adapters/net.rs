@@ -180,14 +180,13 @@ fn require_roots() -> Result<(), NoRoots> {
 /// `metadata` is the base URL of the metadata service when it is not the usual one; it is never reached by a proxy.
 pub fn sdk_client(names: &Names, metadata: Option<&str>) -> SharedHttpClient {
     let exempt = metadata.and_then(|url| url.parse::<http::Uri>().ok()).and_then(|uri| uri.host().map(str::to_owned));
-    let connector = SharedHttpConnector::new(SdkConnector {
-        names: names.clone(),
-        exempt,
-        direct: OnceLock::new(),
-        plain: OnceLock::new(),
-        secure: OnceLock::new(),
-    });
+    let connector = SharedHttpConnector::new(SdkConnector { exempt, ..SdkConnector::new(names, Some(MAX_ANSWER)) });
     http_client_fn(move |_, _| connector.clone())
+}
+
+/// A connector whose answers may be of any length: who reads them sees to their end.
+pub fn streaming(names: &Names) -> SharedHttpConnector {
+    SharedHttpConnector::new(SdkConnector::new(names, None))
 }
 
 /// Chooses by the URL, so that roots are loaded only when TLS is spoken.
@@ -195,12 +194,19 @@ pub fn sdk_client(names: &Names, metadata: Option<&str>) -> SharedHttpClient {
 struct SdkConnector {
     names: Names,
     exempt: Option<String>,
+    /// The largest answer.
+    most: Option<usize>,
     direct: OnceLock<Connector>,
     plain: OnceLock<Connector>,
     secure: OnceLock<Connector>,
 }
 
 impl SdkConnector {
+    fn new(names: &Names, most: Option<usize>) -> SdkConnector {
+        let (direct, plain, secure) = Default::default();
+        SdkConnector { names: names.clone(), exempt: None, most, direct, plain, secure }
+    }
+
     fn make(&self, proxy: ProxyConfig, roots: bool) -> Connector {
         let trust = TrustStore::empty().with_native_roots(roots);
         let context = TlsContext::builder().with_trust_store(trust).build().unwrap_or_default();
@@ -233,17 +239,23 @@ impl HttpConnector for SdkConnector {
         let uri = request.uri().parse().unwrap_or_default();
         match self.choose(&uri) {
             Ok(connector) => {
-                let answer = connector.call(request);
-                HttpConnectorFuture::new(async move { Ok(answer.await?.map(bounded)) })
+                let (answer, most) = (connector.call(request), self.most);
+                HttpConnectorFuture::new(async move {
+                    let answer = answer.await?;
+                    Ok(match most {
+                        Some(most) => answer.map(|body| bounded(body, most)),
+                        None => answer,
+                    })
+                })
             }
             Err(error) => HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()).never_connected())),
         }
     }
 }
 
-/// A body that fails when it has more than [`MAX_ANSWER`] bytes.
-fn bounded(body: SdkBody) -> SdkBody {
-    SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER))
+/// A body that fails when it has more than `most` bytes.
+fn bounded(body: SdkBody, most: usize) -> SdkBody {
+    SdkBody::from_body_1_x(Limited::new(body, most))
 }
 
 /// Why a request got no answer.

@@ -23,7 +23,7 @@ use kubestrap_core::ports::{
 use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -48,6 +48,16 @@ impl FolderStore {
         FolderStore { folder: folder.into() }
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Opens an object of any length, for what is no part of the protocol; `None` when there is none.
+    pub fn open(&self, key: &str) -> Outcome<Option<(File, u64)>> {
+        Ok(open(&self.place(key)?)?.map(|(file, data)| (file, data.len())))
+    }
+
     fn place(&self, key: &str) -> Outcome<PathBuf> {
         check_key(key)?;
         self.check_folder()?;
@@ -64,7 +74,7 @@ impl FolderStore {
 
     fn check_folder(&self) -> Outcome<()> {
         let attempted = || format!("open the store {}", self.folder.display());
-        let data = std::fs::metadata(&self.folder).ok().filter(std::fs::Metadata::is_dir);
+        let data = std::fs::metadata(&self.folder).ok().filter(Metadata::is_dir);
         let Some(data) = data else {
             return Err(Failure::new(Cause::BucketMissing, attempted(), "there is no such folder")
                 .advise("mount or create the folder, or correct `store`"));
@@ -205,10 +215,20 @@ fn etag(body: &[u8]) -> ETag {
 fn read(place: &Path) -> Outcome<Option<Object>> {
     let attempted = || format!("read {}", place.display());
     let failed = |error| durable::failure(attempted(), &error);
+    let Some((mut file, data)) = open(place)? else { return Ok(None) };
+    let body = durable::read_bounded(&mut file, MAX_OBJECT as u64).map_err(failed)?;
+    let body = body.ok_or_else(|| too_large(attempted()))?;
+    let modified = data.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+    Ok(Some(Object { etag: etag(&body), body, modified }))
+}
+
+fn open(place: &Path) -> Outcome<Option<(File, Metadata)>> {
+    let attempted = || format!("read {}", place.display());
+    let failed = |error| durable::failure(attempted(), &error);
     let mut options = OpenOptions::new();
     // A link or a pipe in the store must neither lead out of it nor hang us.
     options.read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
-    let mut file = match options.open(place) {
+    let file = match options.open(place) {
         Ok(file) => file,
         Err(error) if durable::is_missing(&error) => return Ok(None),
         Err(error) if error.raw_os_error() == Some(NOT_FOLLOWED) => {
@@ -221,10 +241,7 @@ fn read(place: &Path) -> Outcome<Option<Object>> {
     if !data.is_file() {
         return Err(no_object(attempted(), NO_FILE));
     }
-    let body = durable::read_bounded(&mut file, MAX_OBJECT as u64).map_err(failed)?;
-    let body = body.ok_or_else(|| too_large(attempted()))?;
-    let modified = data.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
-    Ok(Some(Object { etag: etag(&body), body, modified }))
+    Ok(Some((file, data)))
 }
 
 /// Collects the first keys after `after` that begin with `prefix`: one more than a page, and no more, whatever the

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod conformance;
 pub mod folder;
+pub mod install;
 pub mod s3;
 #[cfg(test)]
 mod s3_faults;

@@ -100,6 +100,8 @@ macro_rules! send {
     }};
 }
 
+mod part;
+
 /// PermanentRedirect, TemporaryRedirect, or a signature for the wrong region (AuthorizationHeaderMalformed).
 fn is_elsewhere(refused: &Refusal) -> bool {
     matches!(refused.status, Some(301 | 307 | 400))
@@ -141,7 +143,8 @@ impl S3Store {
         if self.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.prefix) }
     }
 
-    fn url(&self, key: &str) -> String {
+    /// `s3://bucket/prefix/key`.
+    pub fn url(&self, key: &str) -> String {
         format!("s3://{}/{}", self.bucket, self.full(key))
     }
 

@@ -1,11 +1,13 @@
 //! Answers of S3 that moto does not give, from a server that says what it is told to.
 
+use super::install::InBucket;
 use super::s3::S3Store;
 use crate::adapters::aws::Aws;
 use crate::adapters::net::Names;
 use kubestrap_core::config::settings::S3Settings;
 use kubestrap_core::model::cause::{Cause, Failure};
 use kubestrap_core::ports::{Condition, Deleted, ETag, Fetched, Objects, Written};
+use kubestrap_install::source::StoreFiles;
 use std::cell::RefCell;
 use std::rc::Rc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -241,4 +243,49 @@ fn without_a_connection_a_write_certainly_did_not_happen() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         assert_eq!(create(&store).await.map_err(|failure| failure.cause), Err(Cause::Network));
     });
+}
+
+fn part_of(range: &str, content: &str) -> Say {
+    let length = content.len();
+    let headers = format!("{FOUND}content-range: bytes {range}\r\ncontent-length: {length}\r\n");
+    Say::Answer(format!("HTTP/1.1 206 Partial Content\r\nconnection: close\r\n{headers}\r\n{content}"))
+}
+
+#[test]
+fn a_large_object_comes_in_parts_of_one_version() {
+    const PART: usize = 2 * 1024 * 1024;
+    let (first, rest) = ("k".repeat(PART), "rest");
+    let total = PART + rest.len();
+    let script = vec![
+        part_of(&format!("0-{}/{total}", PART - 1), &first),
+        part_of(&format!("{PART}-{}/{total}", total - 1), rest),
+        say("404 Not Found", "", "NoSuchKey"),
+        part_of("0-2/3", "ab"),
+        part_of("0-2097151/9000000", &first),
+        say("412 Precondition Failed", "", "PreconditionFailed"),
+        say("403 Forbidden", "", "AccessDenied"),
+    ];
+    let seen = with(script, async |store| {
+        let files = InBucket(Rc::new(store));
+        assert_eq!(files.place(), "s3://acme/k8s/install/");
+        let mut opened = files.open("files/kubelet").await.expect("answer").expect("there");
+        assert_eq!(opened.length, Some(total as u64));
+        let mut read = 0;
+        while let Some(bytes) = opened.body.next().await.expect("part") {
+            read += bytes.len();
+        }
+        assert_eq!(read, total);
+        assert!(files.open("files/absent").await.expect("answer").is_none());
+        let Err(short) = files.open("files/short").await else { panic!("two bytes of three") };
+        assert_eq!(short.cause, Cause::StoreUnavailable);
+        let mut opened = files.open("files/replaced").await.expect("answer").expect("there");
+        assert!(opened.body.next().await.is_ok());
+        let replaced = opened.body.next().await.expect_err("another version");
+        assert!(replaced.is_transient() && replaced.detail.contains("replaced"), "{replaced}");
+        let Err(denied) = files.open("files/denied").await else { panic!("denied") };
+        assert_eq!(denied.cause, Cause::AccessDenied);
+        assert!(denied.fix().contains("arn:aws:s3:::acme/k8s/install/files/denied"), "{denied}");
+    });
+    assert!(seen[0].starts_with("get /acme/k8s/install/files/kubelet") && seen[0].contains("range: bytes=0-2097151"));
+    assert!(seen[1].contains("range: bytes=2097152-4194303") && seen[1].contains("if-match: \"e\""), "{}", seen[1]);
 }
