@@ -24,6 +24,7 @@ build {
       "BAKE_SHA256=${var.archive_sha256}",
       "BAKE_CONFIG=${var.config == "" ? "" : basename(var.config)}",
       "BAKE_BUNDLE=${var.bundle == "" ? "" : basename(var.bundle)}",
+      "BAKE_INDEX=${var.bundle_index_sha256}",
       "BAKE_ENABLE=${var.enable}",
     ]
   }

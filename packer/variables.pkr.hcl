@@ -46,6 +46,12 @@ variable "bundle" {
   default     = ""
 }
 
+variable "bundle_index_sha256" {
+  type        = string
+  description = "The SHA-256 of the bundle's index, as `install --download-only` printed it: for versions that kubestrap ships no checksums for."
+  default     = ""
+}
+
 variable "name" {
   type        = string
   description = "Begins the image's name, and is the value of its tag kubestrap:image."

@@ -84,6 +84,7 @@ fi
 
 # --- what a node has
 empty "state of kubestrap" /var/lib/kubestrap
+empty "a download" /var/cache/kubestrap
 absent "a node's configuration: it belongs into user-data" "$root/etc/kubestrap/config.yaml" "$root"/etc/kubestrap/config.d/*
 empty "state of a kubelet" /var/lib/kubelet
 empty "state of kubeadm" /etc/kubernetes/pki /etc/kubernetes/manifests /etc/kubernetes/tmp
@@ -122,7 +123,8 @@ for program in containerd runc crictl kubeadm kubelet kubectl; do
 done
 
 starts() {
-    for folder in "$root"/etc/systemd/system/*.wants "$root"/usr/lib/systemd/system/*.wants; do
+    for folder in "$root"/etc/systemd/system/*.wants "$root"/usr/local/lib/systemd/system/*.wants \
+        "$root"/usr/lib/systemd/system/*.wants; do
         if exists "$folder/$1"; then
             return 0
         fi

@@ -53,7 +53,7 @@ for home in "$root/root" "$root"/home/*; do
 done
 
 # What a node has, and an image has not. Images that were pulled stay: they are in containerd's content store.
-empty /var/lib/kubestrap /var/lib/kubelet /var/lib/etcd /var/lib/cni /etc/cni/net.d \
+empty /var/lib/kubestrap /var/cache/kubestrap /var/lib/kubelet /var/lib/etcd /var/lib/cni /etc/cni/net.d \
     /etc/kubernetes/pki /etc/kubernetes/manifests /etc/kubernetes/tmp /var/lib/containerd/io.containerd.runtime.v2.task
 rm -f "$root"/etc/kubernetes/*.conf "$root/etc/kubestrap/config.yaml" "$root"/etc/kubestrap/config.d/*
 

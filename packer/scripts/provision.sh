@@ -5,6 +5,7 @@
 #   BAKE_ARCHIVE  name of the release archive there; BAKE_SHA256 its SHA-256
 #   BAKE_CONFIG   name of a configuration with `install:` there, or empty
 #   BAKE_BUNDLE   name of a bundle there, or empty: `kubestrap install` fetches
+#   BAKE_INDEX    SHA-256 of the bundle's index, as `install --download-only` printed it, or empty
 #   BAKE_ENABLE   true: kubestrap.service starts at boot
 #
 # Leaves the digest of what was installed in BAKE_FOLDER/content.
@@ -54,8 +55,10 @@ set --
 [ -z "${BAKE_CONFIG:-}" ] || set -- "$@" --config "$BAKE_FOLDER/$BAKE_CONFIG"
 set -- "$@" install
 [ -z "${BAKE_BUNDLE:-}" ] || set -- "$@" --from "$BAKE_FOLDER/$BAKE_BUNDLE"
+[ -z "${BAKE_INDEX:-}" ] || set -- "$@" --index-sha256 "$BAKE_INDEX"
 /usr/bin/kubestrap "$@"
 
+# It enabled kubelet and containerd; a distribution's own containerd may still need it.
 systemd-tmpfiles --create kubestrap.conf
 systemctl daemon-reload
 systemctl enable containerd.service kubelet.service

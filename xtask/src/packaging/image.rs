@@ -28,6 +28,7 @@ const DIRT: &[&str] = &[
     "root/.kube/config",
     "root/.bash_history",
     "var/lib/kubestrap/journal.json",
+    "var/cache/kubestrap/install/sha256/abc",
     "etc/kubestrap/config.yaml",
     "etc/kubestrap/config.d/10-node.yaml",
     "var/lib/kubelet/config.yaml",
