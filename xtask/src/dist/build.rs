@@ -41,8 +41,10 @@ pub(super) fn build(arch: Arch, jobs: u32) -> Result<PathBuf> {
     let folder = root.join(FOLDER);
     // Paths of this machine say nothing to others, and would make every machine's program another one.
     let registry = registry()?;
+    // getrandom looks its function up with dlsym, which finds nothing in a static program, and opens /dev/urandom then: in a
+    // root without /dev no name could be resolved. The cfg links the function.
     let rust_flags = format!(
-        "-C target-feature=+crt-static --remap-path-prefix={registry}=/registry --remap-path-prefix={}=/kubestrap",
+        "-C target-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\" --remap-path-prefix={registry}=/registry --remap-path-prefix={}=/kubestrap",
         root.display()
     );
     let c_flags = format!("-ffile-prefix-map={registry}=/registry -ffile-prefix-map={}=/kubestrap", root.display());
