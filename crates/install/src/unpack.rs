@@ -68,7 +68,7 @@ fn unpack_within(limits: Limits, fetched: &Fetched, wanted: &[Placement], into: 
     }
     let made = DirBuilder::new().recursive(true).mode(0o700).create(into);
     made.map_err(|error| broken(format!("make {}", into.display()), &error))?;
-    inspect(limits, &fetched.path).map_err(refuse)?;
+    inspect(limits, &fetched.path, wanted).map_err(refuse)?;
     let placed = extract(limits, &fetched.path, wanted, into).map_err(|trouble| match trouble {
         Trouble::Archive(why) => refuse(why),
         Trouble::Disk(failure) => failure,
@@ -112,7 +112,7 @@ impl<R: Read> Read for Bounded<R> {
 }
 
 /// Looks at every member before anything is written.
-fn inspect(limits: Limits, path: &Path) -> Result<(), String> {
+fn inspect(limits: Limits, path: &Path, wanted: &[Placement]) -> Result<(), String> {
     let damaged = |error: std::io::Error| format!("it is damaged: {error}");
     // Once raw, for extended headers are read into memory and their kinds are hidden otherwise.
     let mut raw = archive(limits, path)?;
@@ -140,7 +140,14 @@ fn inspect(limits: Limits, path: &Path) -> Result<(), String> {
         if let Some(target) = entry.link_name().map_err(damaged)? {
             check_link(&name, &target, entry.header().entry_type())?;
         }
-        if entry.header().entry_type() != EntryType::Directory && !names.insert(name.clone()) {
+        let (kind, executable) = (entry.header().entry_type(), entry.header().mode().map_err(damaged)? & 0o111 != 0);
+        if kind == EntryType::Directory {
+            continue;
+        }
+        if kind != EntryType::Regular && destination(wanted, &name, executable).is_some() {
+            return Err(format!("{} is not a regular file", name.display()));
+        }
+        if !names.insert(name.clone()) {
             return Err(format!("{} is in it twice", name.display()));
         }
     }
@@ -190,10 +197,8 @@ fn extract(limits: Limits, path: &Path, wanted: &[Placement], into: &Path) -> Re
         let name = inside(&entry.path().map_err(damaged)?).map_err(Trouble::Archive)?;
         let executable = entry.header().mode().map_err(damaged)? & 0o111 != 0;
         let Some((placement, to)) = destination(wanted, &name, executable) else { continue };
-        match entry.header().entry_type() {
-            EntryType::Regular => {}
-            EntryType::Directory => continue,
-            _ => return Err(Trouble::Archive(format!("{} is not a regular file", name.display()))),
+        if entry.header().entry_type() != EntryType::Regular {
+            continue;
         }
         let staged = into.join(to.file_name().unwrap_or_default());
         let (sha256, bytes) = stage(&mut entry, &staged)?;

@@ -110,7 +110,6 @@ fn all_plugins_are_taken_and_neither_licences_nor_what_is_deeper() {
         file(tar, "./host-local", b"host-local");
         add(tar, "./LICENSE", EntryType::Regular, 0o644, "", b"licence");
         file(tar, "./deep/er", b"deeper");
-        add(tar, "./link", EntryType::Symlink, 0o644, "bridge", b"");
     });
     let places: Vec<_> = case.unpack().expect("placed").into_iter().map(|file| file.to).collect();
     assert_eq!(places, [Path::new("/opt/cni/bin/bridge"), Path::new("/opt/cni/bin/host-local")]);
@@ -160,7 +159,14 @@ fn a_member_of_another_kind_is_refused() {
     }
     // The program itself as a link: to another member, so that it leads nowhere outside.
     Case::new(Part::Crictl, |tar| add(tar, "crictl", EntryType::Symlink, 0o777, "other", b""))
-        .refused("not a regular file");
+        .refused("crictl is not a regular file");
+    for kind in [EntryType::Symlink, EntryType::Link] {
+        Case::new(Part::CniPlugins, |tar| {
+            file(tar, "bridge", b"bridge");
+            add(tar, "ptp", kind, 0o777, "bridge", b"");
+        })
+        .refused("ptp is not a regular file");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub enum Member {
     Whole,
     /// This member of the archive.
     Named(&'static str),
-    /// Every regular file of the archive's top level that is executable; `to` is a folder.
+    /// Every executable file of the archive's top level; `to` is a folder. A link there is refused.
     TopLevel,
 }
 
