@@ -69,13 +69,15 @@ fn exists(workspace: &Path, name: &str) -> bool {
     }
 }
 
-/// A function of this name with `#[test]` before it, other attributes and comments in between.
+/// A function of this name with `#[test]` or `#[tokio::test]` before it, other attributes and comments in between.
 fn has_test(text: &str, name: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let head = format!("fn {name}(");
-    lines.iter().enumerate().filter(|(_, line)| line.starts_with(&head)).any(|(at, _)| {
+    lines.iter().enumerate().filter(|(_, line)| line.trim_start_matches("async ").starts_with(&head)).any(|(at, _)| {
         let before = lines[..at].iter().rev();
-        before.take_while(|line| line.starts_with('#') || line.starts_with("//")).any(|line| *line == "#[test]")
+        before
+            .take_while(|line| line.starts_with('#') || line.starts_with("//"))
+            .any(|line| ["#[test]", "#[tokio::test]"].contains(line))
     })
 }
 
@@ -96,6 +98,8 @@ mod tests {
         assert_eq!(problems(&format!("| a | b | {helper} |")).len(), 1, "a function that is no test");
         let test = "`tests/integration/crashes.rs::kubeadm_dies_before_certs`";
         assert!(problems(&format!("| a | b | {test} |")).is_empty());
+        let on_a_runtime = "`crates/install/src/download/tests.rs::a_server_in_trouble_is_asked_again`";
+        assert!(problems(&format!("| a | b | {on_a_runtime} |")).is_empty());
     }
 
     #[test]
