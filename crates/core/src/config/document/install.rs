@@ -18,6 +18,9 @@ pub struct InstallPart {
     pub mirror: Option<String>,
     /// A bundle of `kubestrap install --download-only`: a `.tar` file or a folder, an absolute path.
     pub bundle: Option<String>,
+    /// SHA-256 of the bundle's index, as `--download-only` printed it: checksums that are neither here nor shipped are
+    /// then taken from the bundle.
+    pub index_sha256: Option<String>,
     /// Whether the files come from the node's store, below `install/` (default false). It needs `store`.
     pub from_store: Option<bool>,
     /// SHA-256 (64 hex digits) of release files that kubestrap ships no checksum for: component, version, architecture

@@ -13,6 +13,8 @@ pub struct InstallSettings {
     pub source: Option<InstallSource>,
     /// SHA-256 of release files by component, version (without a leading `v`) and architecture.
     pub checksums: Checksums,
+    /// SHA-256 of the bundle's index.
+    pub index_sha256: Option<String>,
     /// Whether an unknown checksum is taken from the release location.
     pub trust_release_checksums: bool,
     /// Images to pull, each with its digest.

@@ -28,6 +28,7 @@ impl Check<'_> {
             versions: self.versions(part.versions.unwrap_or_default(), cluster),
             source: sources.into_iter().next(),
             checksums: self.checksums(part.checksums.unwrap_or_default()),
+            index_sha256: self.parse(&["install", "index_sha256"], part.index_sha256, sha256),
             trust_release_checksums: part.trust_release_checksums.unwrap_or(false),
             images: self.list(&["install", "images"], part.images, pinned_image),
             containerd: part.containerd.map(|kind| match kind {
@@ -259,6 +260,7 @@ kubeadm: {{ KubeletConfiguration: {{ cgroupDriver: cgroupfs, failCgroupV1: false
             ("install: { mirror: 'https://u:hunter2@m.example.com/k8s' }", "contains a user"),
             ("install: { mirror: 'https://m.example.com/../k8s' }", "is not a base URL"),
             ("install: { bundle: bundle.tar }", "is not an absolute path"),
+            ("install: { index_sha256: abc }", "is not a SHA-256"),
             ("install: { mirror: 'https://m.example.com', from_store: true }", "only one of"),
             ("install: { checksums: { kublet: {} } }", "is not a component"),
             ("install: { checksums: { runc: { 1.3.0: { amd64: abc } } } }", "is not a SHA-256"),
