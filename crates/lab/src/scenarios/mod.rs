@@ -3,6 +3,7 @@
 mod boot;
 mod cluster;
 mod ecr;
+mod install;
 mod interrupted;
 mod network;
 mod outages;
@@ -54,6 +55,7 @@ pub const SCENARIOS: &[&[Scenario]] = &[
     ecr::SCENARIOS,
     timing::SCENARIOS,
     cluster::SCENARIOS,
+    install::SCENARIOS,
     interrupted::SCENARIOS,
     outages::SCENARIOS,
     network::SCENARIOS,
