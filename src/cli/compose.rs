@@ -5,7 +5,9 @@ use crate::adapters::{self, EarlyPorts, Opts, durable};
 use clap::Args;
 use kubestrap_core::config::settings::Settings;
 use kubestrap_core::config::user_data::{self, UserData};
-use kubestrap_core::config::{Effective, Layer, Place, Problem, Sources, environment, failure, load, sources};
+use kubestrap_core::config::{
+    Effective, Installation, Layer, Place, Problem, Sources, environment, failure, load, load_install, sources,
+};
 use kubestrap_core::gate::{Gate, Open};
 use kubestrap_core::identity::{self, Imds, Tell};
 use kubestrap_core::model::cause::Outcome;
@@ -40,6 +42,13 @@ pub async fn node(global: &Global, gate: Rc<dyn Gate>, observer: Rc<dyn Observer
 pub async fn configuration(global: &Global, early: &EarlyPorts) -> Outcome<Result<Effective, Vec<Problem>>> {
     let nobody: Rc<dyn Observer> = Rc::new(Silent);
     Ok(load_all(layers(global, early, &nobody).await?))
+}
+
+/// What an installation works by: like [`configuration`], and a machine that has no role yet is none the worse for it.
+pub async fn installation(global: &Global) -> Outcome<Installation> {
+    let nobody: Rc<dyn Observer> = Rc::new(Silent);
+    let layers = layers(global, &early(global)?, &nobody).await?;
+    layers.map_err(|problem| vec![problem]).and_then(load_install).map_err(|problems| failure(&problems))
 }
 
 fn tell(observer: &Rc<dyn Observer>) -> Tell {

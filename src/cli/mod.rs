@@ -13,6 +13,7 @@ mod ecr;
 mod ecr_login;
 mod ecr_provider;
 mod exit_codes;
+mod install;
 mod job;
 mod last_word;
 mod plan;
@@ -58,6 +59,7 @@ Examples:
   kubestrap doctor                 can this machine do its job? each failure with its fix
   kubestrap plan                   what `run` would do here, and why; changes nothing
   kubestrap run                    the service: become a node if needed, then stay a good one
+  kubestrap install                what a node is made of: containerd, kubelet, kubeadm and the rest
   kubestrap status --cluster       all nodes of the cluster, as they report themselves
   kubestrap drift                  is this node what it should be? exit code 20 when it is not
   kubestrap ecr token --registry HOST
@@ -124,6 +126,7 @@ enum Verb {
     Doctor(doctor::Doctor),
     Drift(drift::Drift),
     Config(config_verb::Config),
+    Install(install::Install),
     Unlock(unlock::Unlock),
     Reset(reset::Reset),
     Rollout(rollout::Rollout),
@@ -191,6 +194,7 @@ async fn dispatch(verb: Verb, global: &Global, screen: &Screen) -> Outcome<ExitC
         Verb::Doctor(verb) => verb.run(global).await,
         Verb::Drift(verb) => verb.run(global).await,
         Verb::Config(verb) => verb.run(global).await,
+        Verb::Install(verb) => verb.run(global).await,
         Verb::Unlock(verb) => verb.run(global).await,
         Verb::Reset(verb) => verb.run(global).await,
         Verb::Rollout(verb) => verb.run(global).await,

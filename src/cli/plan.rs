@@ -1,9 +1,10 @@
 //! `plan`: the steps, which are needed and why, and the kubeadm documents. Changes nothing: its gate refuses to.
 
 use super::compose;
+use super::install::PlanInstall;
 use super::{Form, Global, Output, print, print_json};
 use crate::observe::text::fold;
-use clap::Args;
+use clap::{Args, Subcommand};
 use kubestrap_core::ecr::wiring;
 use kubestrap_core::engine::{self, PlanRow, Wish};
 use kubestrap_core::gate::ReadOnly;
@@ -26,17 +27,30 @@ use std::time::Duration;
 #[derive(Args)]
 #[command(after_help = "Examples:
   kubestrap plan
+  kubestrap plan install           what `kubestrap install` would change
   kubestrap plan -o json | jq '.steps[] | select(.wish == \"wanted\")'
 
 Tokens and keys are shown as <secret>.")]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Plan {
+    #[command(subcommand)]
+    of: Option<PlanOf>,
     #[command(flatten)]
     output: Output,
+}
+
+#[derive(Subcommand)]
+enum PlanOf {
+    /// Show what `install` would change on this machine, and why. Changes nothing, fetches nothing.
+    Install(PlanInstall),
 }
 
 impl Plan {
     /// Prints the plan; exit code 0 whatever it says.
     pub async fn run(self, global: &Global) -> Outcome<ExitCode> {
+        if let Some(PlanOf::Install(plan)) = self.of {
+            return plan.run(global).await;
+        }
         let node = compose::node(global, Rc::new(ReadOnly), Rc::new(Silent)).await?;
         let rows = engine::plan(&node, &steps::for_role(node.settings.role)).await;
         let documents = documents_for(&node).await.map(|documents| documents::masked(&documents));

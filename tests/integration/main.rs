@@ -25,6 +25,7 @@ mod endless;
 mod foreign;
 mod hostile;
 mod iam;
+mod install;
 mod kill_points;
 mod masters;
 mod pages;

@@ -16,6 +16,8 @@ fn help_of_every_verb() {
         &[],
         &["run"],
         &["plan"],
+        &["plan", "install"],
+        &["install"],
         &["status"],
         &["analyze"],
         &["analyze", "plot"],

@@ -17,6 +17,7 @@ pub mod lock;
 pub mod progress;
 pub mod source;
 pub mod steps;
+pub mod supply;
 #[cfg(test)]
 mod testing;
 pub mod unpack;

@@ -11,7 +11,7 @@ pub use look::{Seen, digest_of};
 pub use run::Ended;
 
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 const FOLDER_MODE: u32 = 0o755;
 /// The largest text that is read, in bytes: the bake manifest of an image with thousands of files.
 const MAX_TEXT: u64 = 1024 * 1024;
+/// The folder of the bake manifest; one installation at a time holds it.
+const OURS: &str = "/usr/lib/kubestrap";
 /// Begins the names of files that are not whole yet.
 const DRAFT: &str = ".kubestrap-";
 
@@ -173,6 +175,22 @@ impl Host {
             entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         Ok(names)
+    }
+
+    /// Waits for nobody: `Busy` when another installation works on this machine. It ends with what is given back.
+    pub fn lock(&self) -> Outcome<File> {
+        let folder = self.make_folder(OURS)?;
+        let failed = |error| failure(format!("lock {OURS}"), &error);
+        let file = File::open(folder).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+            Err(TryLockError::WouldBlock) => {
+                let failure =
+                    Failure::new(Cause::Busy, "install on this machine", "another `kubestrap install` runs on it");
+                Err(failure.advise("wait for its end"))
+            }
+        }
     }
 
     /// The root, as an argument of tools that work on images (`dpkg --root`).

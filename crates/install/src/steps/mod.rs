@@ -90,6 +90,8 @@ pub struct Staged {
 /// Where files come from.
 #[async_trait(?Send)]
 pub trait Supply {
+    /// Refuses what can be known before anything is fetched: a bundle for other versions or machines.
+    fn check(&self, artifacts: &[Artifact]) -> Outcome<()>;
     /// Fetches, verifies and unpacks these artifacts below the cache folder.
     async fn stage(&self, artifacts: &[Artifact], cache: &Path) -> Outcome<Vec<Staged>>;
     /// Where an artifact comes from, for the bake manifest.
@@ -190,26 +192,31 @@ pub async fn plan(job: &Job<'_>) -> Vec<Row> {
     rows
 }
 
-/// Carries the steps out, in their order. `tell` hears of each before it is applied, and again after it. A check that
-/// fails, or still wants something after its step was applied, ends the installation.
+/// Carries the steps out, in their order, and tells each when it is done. A check that fails, or still wants something
+/// after its step was applied, ends the installation.
 pub async fn carry_out(job: &Job<'_>, tell: &mut dyn FnMut(&Row)) -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
     for step in all() {
-        let row = Row { step: step.name(), describe: step.describe(), found: Ok(step.check(job).await?) };
-        tell(&row);
-        if row.is_wanted() {
+        let mut items = step.check(job).await?;
+        if items.iter().any(|item| item.state == State::Wanted) {
             step.apply(job).await?;
-            still_wanted(&*step, job).await?;
+            // What of an archive is somebody else's is known only when it was unpacked.
+            let kept = settled(&*step, job).await?.into_iter().filter(|item| item.state == State::Kept);
+            let new: Vec<Item> = kept.filter(|item| !items.contains(item)).collect();
+            items.extend(new);
         }
+        let row = Row { step: step.name(), describe: step.describe(), found: Ok(items) };
+        tell(&row);
         rows.push(row);
     }
     Ok(rows)
 }
 
-async fn still_wanted(step: &dyn Step, job: &Job<'_>) -> Outcome<()> {
+/// What the check says after the step was applied: nothing is wanted any more.
+async fn settled(step: &dyn Step, job: &Job<'_>) -> Outcome<Vec<Item>> {
     let items = step.check(job).await?;
-    match items.into_iter().find(|item| item.state == State::Wanted) {
-        None => Ok(()),
+    match items.iter().find(|item| item.state == State::Wanted) {
+        None => Ok(items),
         Some(item) => {
             let why = format!("it was applied, and still: {}: {}", item.what, item.why);
             Err(Failure::new(Cause::ToolFailed, format!("carry out the step {}", step.name()), why))

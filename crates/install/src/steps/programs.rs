@@ -23,7 +23,11 @@ impl Step for Programs {
     async fn check(&self, job: &Job<'_>) -> Outcome<Vec<Item>> {
         let mut items = Vec::new();
         for artifact in &job.artifacts {
-            items.extend(look(job, artifact)?);
+            let found = look(job, artifact)?;
+            if found.iter().any(|item| item.state == State::Wanted) {
+                job.supply.check(std::slice::from_ref(artifact))?;
+            }
+            items.extend(found);
         }
         items.extend(kept_runtime(job)?);
         Ok(items)
