@@ -72,9 +72,11 @@ fn module(name: &str) -> Item {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let release = read("/proc/sys/kernel/osrelease").trim().to_owned();
     let folder = format!("/lib/modules/{release}");
+    // A module that was built in without parameters has no folder there; this one has settings.
+    let settings = name == "br_netfilter" && Path::new("/proc/sys/net/bridge").exists();
     judge_module(
         name,
-        Path::new("/sys/module").join(name.replace('-', "_")).exists(),
+        settings || Path::new("/sys/module").join(name.replace('-', "_")).exists(),
         &read("/proc/filesystems"),
         &read(&format!("{folder}/modules.builtin")),
         Path::new(&folder).is_dir().then_some(folder.as_str()),
