@@ -30,10 +30,10 @@ cp /usr/bin/containerd /usr/bin/containerd-shim-runc-v2 /usr/bin/ctr /root/made/
 printf '#!/bin/sh\necho "this lab has no crictl" >&2\nexit 1\n' >/root/made/crictl
 chmod 755 /root/made/crictl
 put() { mkdir -p "/root/bundle/files/$1/$2/$arch"; printf '/root/bundle/files/%s/%s/%s/%s' "$1" "$2" "$arch" "$3"; }
-tar -czf "$(put containerd "$containerd" "containerd-static-$containerd-linux-$arch.tar.gz")" -C /root/made bin
+tar -I 'gzip -1' -cf "$(put containerd "$containerd" "containerd-static-$containerd-linux-$arch.tar.gz")" -C /root/made bin
 cp /usr/sbin/runc "$(put runc "$runc" "runc.$arch")"
-tar -czf "$(put cni-plugins 1.0.0 "cni-plugins-linux-$arch-v1.0.0.tgz")" -C /usr/lib/cni .
-tar -czf "$(put crictl 1.0.0 "crictl-v1.0.0-linux-$arch.tar.gz")" -C /root/made crictl
+tar -I 'gzip -1' -cf "$(put cni-plugins 1.0.0 "cni-plugins-linux-$arch-v1.0.0.tgz")" -C /usr/lib/cni .
+tar -I 'gzip -1' -cf "$(put crictl 1.0.0 "crictl-v1.0.0-linux-$arch.tar.gz")" -C /root/made crictl
 for name in kubeadm kubelet kubectl; do cp "/usr/bin/$name" "$(put "$name" "$kubernetes" "$name")"; done
 cd /root/bundle
 find files -type f | sort | while IFS=/ read -r _ component version arch file; do
