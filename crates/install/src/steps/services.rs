@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 /// What containerd was last started with by us, since boot: `/run` is empty then.
-const STARTED_WITH: &str = "/run/kubestrap-install/containerd";
+pub(super) const STARTED_WITH: &str = "/run/kubestrap-install/containerd";
 const ASK: Duration = Duration::from_secs(30);
 /// containerd reads its data bases when it starts.
 const START: Duration = Duration::from_secs(180);
@@ -52,6 +52,8 @@ impl Step for Services {
             return Ok(());
         }
         let with = inputs(job)?;
+        // Killed between the start and its record, it must not count as started with what an older record says.
+        job.host.remove(STARTED_WITH)?;
         job.host.run(&["systemctl", "restart", "containerd.service"], START).await?.well("start containerd")?;
         job.host.write(STARTED_WITH, &with, 0o644)
     }
