@@ -8,11 +8,18 @@
 //! [`steps`] tells the installation: what is done on a [`host`], in which order, so that a second run finds nothing to do;
 //! [`baked`] is the record of it.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod baked;
+// It writes only when a bundle is made, and then a new file.
+#[allow(clippy::disallowed_methods)]
 pub mod bundle;
 pub mod catalog;
+mod disk;
 pub mod download;
 pub mod host;
+#[cfg(test)]
+mod kill;
 pub mod lock;
 pub mod progress;
 pub mod source;

@@ -1,6 +1,7 @@
 //! Where an installation's files come from: fetched into the cache, verified, unpacked beside it.
 
 use crate::catalog::Artifact;
+use crate::disk;
 use crate::download::{Http, fetch};
 use crate::progress::Progress;
 use crate::source::Source;
@@ -29,7 +30,7 @@ impl Supply for Shop<'_> {
             let component = fetched.artifact.component;
             let into = cache.join("unpacked").join(component.label());
             // What an interrupted run left of it is not whole.
-            match std::fs::remove_dir_all(&into) {
+            match disk::remove_folder(&into) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(Failure::new(
                         Cause::FileAccess,

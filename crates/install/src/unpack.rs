@@ -5,14 +5,14 @@
 //! its members are called.
 
 use crate::catalog::{Member, Placement, placements};
+use crate::disk;
 use crate::download::{Fetched, broken, hex};
 use flate2::read::GzDecoder;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 use tar::EntryType;
 
@@ -67,7 +67,7 @@ fn unpack_within(limits: Limits, fetched: &Fetched, wanted: &[Placement], into: 
         let data = std::fs::metadata(&staged).map_err(|error| broken(format!("read {}", staged.display()), &error));
         return Ok(vec![Placed { to: to.into(), mode: *mode, sha256, bytes: data?.len(), staged }]);
     }
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(into);
+    let made = disk::make_private_folders(into);
     made.map_err(|error| broken(format!("make {}", into.display()), &error))?;
     inspect(limits, &fetched.path, wanted).map_err(refuse)?;
     let placed = extract(limits, &fetched.path, wanted, into).map_err(|trouble| match trouble {
@@ -222,11 +222,11 @@ fn destination<'a>(wanted: &'a [Placement], name: &Path, executable: bool) -> Op
 /// Copies a member, hashed on the way. Whatever had this name is removed first: it is not written through.
 fn stage(entry: &mut impl Read, to: &Path) -> Result<(String, u64), Trouble> {
     let failed = |error: std::io::Error| Trouble::Disk(broken(format!("write {}", to.display()), &error));
-    match std::fs::remove_file(to) {
+    match disk::remove_file(to) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
+    let file = disk::create_new(to).map_err(failed)?;
     let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 256 * 1024]);
     loop {
         let read = entry.read(&mut buffer).map_err(|error| Trouble::Archive(format!("it is damaged: {error}")))?;
@@ -234,11 +234,11 @@ fn stage(entry: &mut impl Read, to: &Path) -> Result<(String, u64), Trouble> {
             break;
         }
         hash.update(&buffer[..read]);
-        file.write_all(&buffer[..read]).map_err(failed)?;
+        disk::write_all(&file, &buffer[..read]).map_err(failed)?;
         bytes += read as u64;
     }
-    file.set_permissions(PermissionsExt::from_mode(0o700)).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
+    disk::set_mode_of(&file, to, 0o700).map_err(failed)?;
+    disk::sync(&file).map_err(failed)?;
     Ok((hex(&hash.finalize()), bytes))
 }
 

@@ -6,6 +6,7 @@ use crate::testing::{component, sha256};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::fs;
+use std::io::Write;
 use tar::{Builder, Header};
 
 const SMALL: Limits = Limits { entries: 10, bytes: 64 * 1024, extension: 1024 };

@@ -5,11 +5,12 @@
 //! for the first and then finds the file; what a killed run left is written anew.
 
 use crate::catalog::Artifact;
+use crate::disk;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use sha2::{Digest, Sha256};
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Bytes that are read and hashed at a time.
@@ -64,15 +65,16 @@ impl Cache {
     /// file between its verification and its use.
     pub(crate) fn open(folder: &Path) -> Outcome<Cache> {
         let attempted = format!("use the cache {}", folder.display());
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|error| broken(&attempted, &error))?;
+        disk::make_private_folders(folder).map_err(|error| broken(&attempted, &error))?;
         let probe = folder.join(".owner");
         let data = std::fs::symlink_metadata(folder).map_err(|error| broken(&attempted, &error))?;
         if !data.is_dir() || data.permissions().mode() & 0o077 != 0 {
             let why = "it is open to others: what they put there must not be installed";
             return Err(Failure::new(Cause::UnsafeFile, attempted, why).advise("chmod 0700 it, or name another folder"));
         }
-        let mine = fresh(&probe).and_then(|file| file.metadata()).map_err(|error| broken(&attempted, &error))?;
+        let mine = disk::open_or_create(&probe)
+            .and_then(|file| file.metadata())
+            .map_err(|error| broken(&attempted, &error))?;
         if mine.uid() != data.uid() {
             return Err(Failure::new(Cause::UnsafeFile, attempted, "it belongs to another user"));
         }
@@ -90,13 +92,13 @@ impl Cache {
         let attempted = format!("use {}", place.display());
         match digest(&place) {
             Ok((found, _)) if found == artifact.sha256 => return Ok(Turn::Have(place)),
-            Ok(_) => std::fs::remove_file(&place).map_err(|error| broken(&attempted, &error))?,
+            Ok(_) => disk::remove_file(&place).map_err(|error| broken(&attempted, &error))?,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(broken(attempted, &error)),
         }
         let part = self.folder.join(format!("{}-{}.part", artifact.sha256, artifact.file));
         let failed = |error: std::io::Error| broken(format!("write {}", part.display()), &error);
-        let file = fresh(&part).map_err(failed)?;
+        let file = disk::open_or_create(&part).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Turn::Wait),
@@ -108,13 +110,9 @@ impl Cache {
             Ok(named) if named.ino() == ours.ino() && named.dev() == ours.dev() => {}
             _ => return Ok(Turn::Wait),
         }
-        file.set_len(0).map_err(failed)?;
+        disk::truncate(&file, &part).map_err(failed)?;
         Ok(Turn::Write(Unfinished { file, part, place, hash: Sha256::new(), written: 0 }))
     }
-}
-
-fn fresh(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 /// A file that is being written, hashed on the way.
@@ -132,7 +130,7 @@ impl Unfinished {
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Outcome<()> {
-        self.file.write_all(bytes).map_err(|error| broken(format!("write {}", self.part.display()), &error))?;
+        disk::write_all(&self.file, bytes).map_err(|error| broken(format!("write {}", self.part.display()), &error))?;
         self.hash.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
@@ -141,7 +139,7 @@ impl Unfinished {
     /// Begins again, for the next attempt.
     pub(crate) fn restart(&mut self) -> Outcome<()> {
         let failed = |error: std::io::Error| broken(format!("write {}", self.part.display()), &error);
-        self.file.set_len(0).map_err(failed)?;
+        disk::truncate(&self.file, &self.part).map_err(failed)?;
         std::io::Seek::rewind(&mut self.file).map_err(failed)?;
         (self.hash, self.written) = (Sha256::new(), 0);
         Ok(())
@@ -153,21 +151,21 @@ impl Unfinished {
         let found = hex(&hash.finalize());
         if found != artifact.sha256 {
             // It is of no use; that it is still there is not worse than the mismatch.
-            let _ = std::fs::remove_file(&part);
+            let _ = disk::remove_file(&part);
             return Err(mismatch(artifact, &found, written));
         }
         let failed = |error: std::io::Error| broken(format!("keep {}", place.display()), &error);
-        file.sync_all().map_err(failed)?;
-        std::fs::rename(&part, &place).map_err(failed)?;
+        disk::sync(&file).map_err(failed)?;
+        disk::rename(&part, &place).map_err(failed)?;
         let folder = place.parent().unwrap_or(Path::new("/"));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        disk::sync_folder(folder).map_err(failed)?;
         Ok(place)
     }
 
     /// Leaves nothing behind: for what cannot be finished (a full disk).
     pub(crate) fn discard(self) {
         // The next run writes it anew in any case.
-        let _ = std::fs::remove_file(&self.part);
+        let _ = disk::remove_file(&self.part);
     }
 }
 

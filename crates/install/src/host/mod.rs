@@ -8,13 +8,14 @@ mod paths;
 mod run;
 
 pub use look::{Seen, digest_of};
-pub use run::Ended;
+pub use run::{Ended, Programs};
 
+use crate::disk;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
-use std::fs::{DirBuilder, File, Permissions, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, TryLockError};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Of every folder that is made: others may look at what a distribution lets them look at.
 const FOLDER_MODE: u32 = 0o755;
@@ -29,6 +30,8 @@ const DRAFT: &str = ".kubestrap-";
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
+    is_live: bool,
+    programs: Rc<dyn Programs>,
 }
 
 /// Translates an error of the file system.
@@ -43,12 +46,18 @@ pub(crate) fn failure(attempted: impl Into<String>, error: &io::Error) -> Failur
 impl Host {
     /// The machine whose `/` this folder is.
     pub fn new(root: &Path) -> Host {
-        Host { root: root.to_owned() }
+        Host { root: root.to_owned(), is_live: root == Path::new("/"), programs: Rc::new(run::InPath) }
+    }
+
+    /// A folder that is taken for a machine that runs, with these programs.
+    #[cfg(test)]
+    pub(crate) fn simulated(root: &Path, programs: Rc<dyn Programs>) -> Host {
+        Host { root: root.to_owned(), is_live: true, programs }
     }
 
     /// Whether it is the machine this process runs on, whose kernel and services can be asked and changed.
     pub fn is_live(&self) -> bool {
-        self.root == Path::new("/")
+        self.is_live
     }
 
     /// Where a path is, its last name not followed when it is a link.
@@ -99,9 +108,9 @@ impl Host {
         let place = self.at(path)?;
         let written = folder_of(&place).and_then(|folder| {
             make_folders(folder)?;
-            let (draft, mut file) = draft(folder)?;
-            let filled = file.set_permissions(Permissions::from_mode(mode));
-            let filled = filled.and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.sync_all());
+            let (draft, file) = draft(folder)?;
+            let filled = disk::set_mode_of(&file, &draft, mode);
+            let filled = filled.and_then(|()| disk::write_all(&file, text.as_bytes())).and_then(|()| disk::sync(&file));
             settle(filled, &draft, &place)
         });
         written.map_err(|error| failure(format!("write {path}"), &error))
@@ -114,11 +123,11 @@ impl Host {
         let moved = folder_of(&place).and_then(|folder| {
             make_folders(folder)?;
             let file = File::open(from)?;
-            file.set_permissions(Permissions::from_mode(mode))?;
-            file.sync_all()?;
-            match std::fs::rename(from, &place) {
+            disk::set_mode_of(&file, from, mode)?;
+            disk::sync(&file)?;
+            match disk::rename(from, &place) {
                 Err(error) if error.kind() == ErrorKind::CrossesDevices => copy(from, folder, &place, mode),
-                done => done.and_then(|()| File::open(folder)?.sync_all()),
+                done => done.and_then(|()| disk::sync_folder(folder)),
             }
         });
         moved.map_err(|error| failure(format!("write {path}"), &error))
@@ -126,8 +135,8 @@ impl Host {
 
     /// Sets the permission bits of a file.
     pub fn set_mode(&self, path: &str, mode: u32) -> Outcome<()> {
-        let set = std::fs::set_permissions(self.at(path)?, Permissions::from_mode(mode));
-        set.map_err(|error| failure(format!("change the mode of {path}"), &error))
+        let place = self.at(path)?;
+        disk::set_mode(&place, mode).map_err(|error| failure(format!("change the mode of {path}"), &error))
     }
 
     /// Makes a symbolic link; its folder is made when it is missing, and nothing that is there is replaced.
@@ -135,8 +144,8 @@ impl Host {
         let place = self.at(path)?;
         let made = folder_of(&place).and_then(|folder| {
             make_folders(folder)?;
-            std::os::unix::fs::symlink(target, &place)?;
-            File::open(folder)?.sync_all()
+            disk::link(target, &place)?;
+            disk::sync_folder(folder)
         });
         made.map_err(|error| failure(format!("link {path} to {target}"), &error))
     }
@@ -144,7 +153,7 @@ impl Host {
     /// Makes a folder that only its owner may enter, with its parents.
     pub fn make_private_folder(&self, path: &str) -> Outcome<PathBuf> {
         let place = self.followed(path)?;
-        let made = make_folders(&place).and_then(|()| std::fs::set_permissions(&place, Permissions::from_mode(0o700)));
+        let made = make_folders(&place).and_then(|()| disk::set_mode(&place, 0o700));
         made.map(|()| place).map_err(|error| failure(format!("make {path}"), &error))
     }
 
@@ -154,14 +163,26 @@ impl Host {
         make_folders(&place).map(|()| place).map_err(|error| failure(format!("make {path}"), &error))
     }
 
+    /// Tells the kernel: writes into the file below /proc or /sys.
+    pub fn set(&self, path: &str, value: &str) -> io::Result<()> {
+        disk::overwrite(&paths::resolve(&self.root, path, true)?, value)
+    }
+
     /// Removes a file or a link; nothing happens when there is none.
     pub fn remove(&self, path: &str) -> Outcome<()> {
-        gone(std::fs::remove_file(self.at(path)?)).map_err(|error| failure(format!("remove {path}"), &error))
+        gone(disk::remove_file(&self.at(path)?)).map_err(|error| failure(format!("remove {path}"), &error))
     }
 
     /// Removes a folder and what is in it; nothing happens when there is none.
     pub fn remove_folder(&self, path: &str) -> Outcome<()> {
-        gone(std::fs::remove_dir_all(self.at(path)?)).map_err(|error| failure(format!("remove {path}"), &error))
+        gone(disk::remove_folder(&self.at(path)?)).map_err(|error| failure(format!("remove {path}"), &error))
+    }
+
+    /// Removes what installations that were killed left half written in the folder of this path.
+    pub fn sweep_beside(&self, path: &str) -> Outcome<()> {
+        let place = self.at(path)?;
+        let swept = folder_of(&place).and_then(|folder| if folder.is_dir() { sweep(folder) } else { Ok(()) });
+        swept.map_err(|error| failure(format!("tidy up beside {path}"), &error))
     }
 
     /// Names in a folder, sorted; empty when there is none.
@@ -218,38 +239,46 @@ fn make_folders(folder: &Path) -> io::Result<()> {
     if let Some(parent) = folder.parent() {
         make_folders(parent)?;
     }
-    match DirBuilder::new().mode(FOLDER_MODE).create(folder) {
+    match disk::make_folder(folder, FOLDER_MODE) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made.and_then(|()| std::fs::set_permissions(folder, Permissions::from_mode(FOLDER_MODE))),
+        made => made.and_then(|()| disk::set_mode(folder, FOLDER_MODE)),
     }
+}
+
+/// Removes what killed writers of ours left in a folder: files with a process id in their names, and no others.
+fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix(DRAFT)).and_then(|id| id.parse::<u32>().ok());
+        if id.is_some() && entry.file_type()?.is_file() {
+            disk::remove_file(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// A new file beside the place, unreadable for others. What killed writers of ours left there is removed.
 fn draft(folder: &Path) -> io::Result<(PathBuf, File)> {
-    for entry in std::fs::read_dir(folder)?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(DRAFT) {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
+    sweep(folder)?;
     let path = folder.join(format!("{DRAFT}{}", std::process::id()));
-    let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+    let file = disk::create_new(&path)?;
     Ok((path, file))
 }
 
 /// Gives a whole draft its name, and removes one that did not become whole.
 fn settle(filled: io::Result<()>, draft: &Path, place: &Path) -> io::Result<()> {
-    let settled = filled.and_then(|()| std::fs::rename(draft, place));
+    let settled = filled.and_then(|()| disk::rename(draft, place));
     if settled.is_err() {
-        let _ = std::fs::remove_file(draft);
+        let _ = disk::remove_file(draft);
     }
-    settled.and_then(|()| File::open(folder_of(place)?)?.sync_all())
+    settled.and_then(|()| disk::sync_folder(folder_of(place)?))
 }
 
 fn copy(from: &Path, folder: &Path, place: &Path, mode: u32) -> io::Result<()> {
-    let (draft, mut file) = draft(folder)?;
-    let filled = file.set_permissions(Permissions::from_mode(mode)).and_then(|()| {
-        io::copy(&mut File::open(from)?, &mut file)?;
-        file.sync_all()
+    let (draft, file) = draft(folder)?;
+    let filled = disk::set_mode_of(&file, &draft, mode).and_then(|()| {
+        disk::copy(&mut File::open(from)?, &file)?;
+        disk::sync(&file)
     });
     settle(filled, &draft, place)
 }
@@ -257,7 +286,7 @@ fn copy(from: &Path, folder: &Path, place: &Path, mode: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn host() -> (tempfile::TempDir, Host) {
         let folder = tempfile::tempdir().expect("folder");

@@ -1,6 +1,7 @@
 //! Programs of the machine, by name and arguments: no shell.
 
 use super::Host;
+use async_trait::async_trait;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use std::io::ErrorKind;
 use std::process::Stdio;
@@ -39,10 +40,29 @@ impl Ended {
     }
 }
 
+/// The programs of a machine.
+#[async_trait(?Send)]
+pub trait Programs: std::fmt::Debug {
+    /// Runs one to its end; it is killed at the deadline (`ToolHung`). `ToolMissing` when it is not there.
+    async fn run(&self, argv: &[&str], deadline: Duration) -> Outcome<Ended>;
+}
+
 impl Host {
     /// Runs a program of this machine to its end; it is killed at the deadline (`ToolHung`). `ToolMissing` when it is
     /// not found in PATH.
     pub async fn run(&self, argv: &[&str], deadline: Duration) -> Outcome<Ended> {
+        self.programs.run(argv, deadline).await
+    }
+}
+
+/// Those of the machine this process runs on, in PATH.
+#[derive(Debug)]
+pub(super) struct InPath;
+
+#[async_trait(?Send)]
+impl Programs for InPath {
+    #[allow(clippy::disallowed_methods)]
+    async fn run(&self, argv: &[&str], deadline: Duration) -> Outcome<Ended> {
         let attempted = format!("run `{}`", argv.join(" "));
         let (name, arguments) =
             argv.split_first().ok_or_else(|| Failure::new(Cause::Internal, &attempted, "no name"))?;

@@ -1,10 +1,10 @@
 //! `kernel-modules` and `sysctls`: what pods' traffic needs of the kernel, at boot and now.
 
 use super::{Item, Job, State, Step, Text, files};
+use crate::host::Host;
 use async_trait::async_trait;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 const MODULES_FILE: &str = "/etc/modules-load.d/kubestrap.conf";
@@ -47,7 +47,7 @@ impl Step for Modules {
     async fn check(&self, job: &Job<'_>) -> Outcome<Vec<Item>> {
         let mut items = files::check(job, &[modules_text(job)])?;
         if job.host.is_live() {
-            items.extend(modules(job).into_iter().map(module));
+            items.extend(modules(job).into_iter().map(|name| module(&job.host, name)));
         }
         Ok(items)
     }
@@ -55,7 +55,7 @@ impl Step for Modules {
     async fn apply(&self, job: &Job<'_>) -> Outcome<()> {
         write(job, &modules_text(job))?;
         if job.host.is_live() {
-            for name in modules(job).into_iter().filter(|name| module(name).state == State::Wanted) {
+            for name in modules(job).into_iter().filter(|name| module(&job.host, name).state == State::Wanted) {
                 job.host.run(&["modprobe", name], LOAD).await?.well(&format!("load the kernel module {name}"))?;
             }
         }
@@ -68,18 +68,19 @@ fn write(job: &Job<'_>, text: &Text) -> Outcome<()> {
 }
 
 /// One module of the running kernel.
-fn module(name: &str) -> Item {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+fn module(host: &Host, name: &str) -> Item {
+    let read = |path: &str| host.read(path).ok().flatten().unwrap_or_default();
+    let followed = |path: &str| host.followed(path).unwrap_or_default();
     let release = read("/proc/sys/kernel/osrelease").trim().to_owned();
     let folder = format!("/lib/modules/{release}");
     // A module that was built in without parameters has no folder there; this one has settings.
-    let settings = name == "br_netfilter" && Path::new("/proc/sys/net/bridge").exists();
+    let settings = name == "br_netfilter" && followed("/proc/sys/net/bridge").exists();
     judge_module(
         name,
-        settings || Path::new("/sys/module").join(name.replace('-', "_")).exists(),
+        settings || followed(&format!("/sys/module/{}", name.replace('-', "_"))).exists(),
         &read("/proc/filesystems"),
         &read(&format!("{folder}/modules.builtin")),
-        Path::new(&folder).is_dir().then_some(folder.as_str()),
+        followed(&folder).is_dir().then_some(folder.as_str()),
     )
 }
 
@@ -127,7 +128,7 @@ impl Step for Sysctls {
     async fn check(&self, job: &Job<'_>) -> Outcome<Vec<Item>> {
         let mut items = files::check(job, &[sysctls_text(job)])?;
         if job.host.is_live() {
-            items.extend(sysctls(job).iter().map(|(name, value)| sysctl(name, value)));
+            items.extend(sysctls(job).iter().map(|(name, value)| sysctl(&job.host, name, value)));
         }
         Ok(items)
     }
@@ -137,8 +138,9 @@ impl Step for Sysctls {
         if !job.host.is_live() {
             return Ok(());
         }
-        for (name, value) in sysctls(job).iter().filter(|(name, value)| sysctl(name, value).state == State::Wanted) {
-            std::fs::write(place(name), value).map_err(|error| {
+        let is_wanted = |(name, value): &(&String, &String)| sysctl(&job.host, name, value).state == State::Wanted;
+        for (name, value) in sysctls(job).iter().filter(is_wanted) {
+            job.host.set(&place(name), value).map_err(|error| {
                 let failure = Failure::new(Cause::FileAccess, format!("set {name} to {value}"), error.to_string());
                 failure.advise("run as root; in a container, set it on the machine whose kernel it is")
             })?;
@@ -153,8 +155,8 @@ fn place(name: &str) -> String {
     format!("/proc/sys/{name}")
 }
 
-fn sysctl(name: &str, value: &str) -> Item {
-    judge_sysctl(name, value, std::fs::read_to_string(place(name)).ok().as_deref())
+fn sysctl(host: &Host, name: &str, value: &str) -> Item {
+    judge_sysctl(name, value, host.read(&place(name)).ok().flatten().as_deref())
 }
 
 fn judge_sysctl(name: &str, value: &str, is: Option<&str>) -> Item {

@@ -2,16 +2,16 @@
 
 use super::{Item, Job, State, Step};
 use crate::catalog::Component;
+use crate::host::Host;
 use async_trait::async_trait;
 use kubestrap_core::config::settings::Swap as Wish;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::model::version::KubeVersion;
-use std::path::Path;
 use std::time::Duration;
 
 /// The first minor of Kubernetes whose kubelet refuses cgroup v1 by default (`failCgroupV1`, Kubernetes 1.35).
 const REFUSES_CGROUP_V1: u32 = 35;
-const FSTAB: &str = "/etc/fstab";
+pub(super) const FSTAB: &str = "/etc/fstab";
 /// Moving what was swapped out back into memory.
 const SWAPOFF: Duration = Duration::from_secs(600);
 /// Begins a line of fstab that was turned into a comment.
@@ -34,7 +34,7 @@ impl Step for ControlGroups {
         if !job.host.is_live() {
             return Ok(vec![Item::note("cgroup v2", "known when the image boots")]);
         }
-        let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let is_v2 = job.host.exists("/sys/fs/cgroup/cgroup.controllers")?;
         let kubernetes = job.versions.of(Component::Kubelet);
         judge_cgroups(is_v2, kubernetes, job.settings.kubelet.fails_on_cgroup_v1).map(|item| vec![item])
     }
@@ -82,7 +82,7 @@ impl Step for Swap {
 
     async fn check(&self, job: &Job<'_>) -> Outcome<Vec<Item>> {
         let fstab = job.host.read(FSTAB)?.unwrap_or_default();
-        let active = if job.host.is_live() { active_swap() } else { Vec::new() };
+        let active = if job.host.is_live() { active_swap(&job.host) } else { Vec::new() };
         let wish = job.settings.host.swap.or((!job.settings.kubelet.fails_on_swap).then_some(Wish::Keep));
         judge_swap(wish, &active, without_swap(&fstab).is_some(), job.settings.kubelet.fails_on_swap)
     }
@@ -95,7 +95,7 @@ impl Step for Swap {
             };
             job.host.write(FSTAB, &text, mode)?;
         }
-        if job.host.is_live() && !active_swap().is_empty() {
+        if job.host.is_live() && !active_swap(&job.host).is_empty() {
             job.host.run(&["swapoff", "--all"], SWAPOFF).await?.well("turn swap off")?;
         }
         Ok(())
@@ -103,8 +103,8 @@ impl Step for Swap {
 }
 
 /// Devices and files that are swapped to now.
-fn active_swap() -> Vec<String> {
-    let text = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+fn active_swap(host: &Host) -> Vec<String> {
+    let text = host.read("/proc/swaps").ok().flatten().unwrap_or_default();
     text.lines().skip(1).filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
 }
 

@@ -195,6 +195,7 @@ pub async fn plan(job: &Job<'_>) -> Vec<Row> {
 /// Carries the steps out, in their order, and tells each when it is done. A check that fails, or still wants something
 /// after its step was applied, ends the installation.
 pub async fn carry_out(job: &Job<'_>, tell: &mut dyn FnMut(&Row)) -> Outcome<Vec<Row>> {
+    tidy_up(job)?;
     let mut rows = Vec::new();
     for step in all() {
         let mut items = step.check(job).await?;
@@ -210,6 +211,19 @@ pub async fn carry_out(job: &Job<'_>, tell: &mut dyn FnMut(&Row)) -> Outcome<Vec
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// Removes what a killed installation left half written beside files that this one may have no reason to write.
+fn tidy_up(job: &Job<'_>) -> Outcome<()> {
+    use crate::catalog::{Member, placements};
+    let texts = [containerd::texts(job), units::texts(job), vec![kernel::modules_text(job), kernel::sysctls_text(job)]];
+    let mut paths: Vec<String> = texts.concat().into_iter().map(|text| text.path).collect();
+    paths.extend([crate::baked::MANIFEST, memory::FSTAB, services::STARTED_WITH].map(str::to_owned));
+    for placement in Component::ALL.into_iter().flat_map(placements) {
+        let inside = if placement.member == Member::TopLevel { "/x" } else { "" };
+        paths.push(format!("{}{inside}", placement.to));
+    }
+    paths.iter().try_for_each(|path| job.host.sweep_beside(path))
 }
 
 /// What the check says after the step was applied: nothing is wanted any more.
