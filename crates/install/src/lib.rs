@@ -11,13 +11,14 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod baked;
-// It writes only when a bundle is made, and then a new file.
+// It writes new files alone: bundles, and copies of image archives in the cache, which are compared when they are whole.
 #[allow(clippy::disallowed_methods)]
 pub mod bundle;
 pub mod catalog;
 mod disk;
 pub mod download;
 pub mod host;
+pub mod image_archive;
 #[cfg(test)]
 mod kill;
 pub mod lock;

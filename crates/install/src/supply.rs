@@ -10,7 +10,7 @@ use crate::unpack::unpack;
 use async_trait::async_trait;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A source, and the way to it.
 pub struct Shop<'a> {
@@ -49,6 +49,13 @@ impl Supply for Shop<'_> {
             }));
         }
         Ok(staged)
+    }
+
+    fn stage_archives(&self, files: &[&str], folder: &Path) -> Outcome<Vec<PathBuf>> {
+        match &self.source {
+            Source::Bundle(bundle) => bundle.images(files, folder),
+            _ => Ok(Vec::new()),
+        }
     }
 
     fn check(&self, artifacts: &[Artifact]) -> Outcome<()> {

@@ -156,7 +156,7 @@ fn inspect(limits: Limits, path: &Path, wanted: &[Placement]) -> Result<(), Stri
 }
 
 /// The name without `./`; refused when it is absolute or climbs.
-fn inside(name: &Path) -> Result<PathBuf, String> {
+pub(crate) fn inside(name: &Path) -> Result<PathBuf, String> {
     let mut plain = PathBuf::new();
     for part in name.components() {
         match part {
@@ -169,7 +169,7 @@ fn inside(name: &Path) -> Result<PathBuf, String> {
 }
 
 /// Links are never placed, and those that lead out are a sign of an attack.
-fn check_link(name: &Path, target: &Path, kind: EntryType) -> Result<(), String> {
+pub(crate) fn check_link(name: &Path, target: &Path, kind: EntryType) -> Result<(), String> {
     // A hard link names a member, a symbolic one is relative to its own folder.
     let base = if kind == EntryType::Link { Path::new("") } else { name.parent().unwrap_or(Path::new("")) };
     let mut depth = base.components().count();

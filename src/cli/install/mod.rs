@@ -8,6 +8,7 @@ use clap::Args;
 use kubestrap_core::model::cause::{Cause, ExitCode, Failure, Outcome};
 use kubestrap_install::bundle;
 use kubestrap_install::download::fetch;
+use kubestrap_install::image_archive;
 use kubestrap_install::progress;
 use kubestrap_install::steps::{self, CACHE};
 use prepare::{Asked, Prepared};
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
   kubestrap install
   kubestrap install --from https://mirror.example.com/k8s
   kubestrap install --download-only bundle.tar       on a machine with a network; prints the SHA-256 of its index
+  kubestrap install --download-only bundle.tar --image-archive images/*.tar
   kubestrap install --from bundle.tar --index-sha256 HEX
   kubestrap --root /mnt/image install                into an image; nothing of this machine is changed or started")]
 pub struct Install {
@@ -32,6 +34,10 @@ pub struct Install {
     /// The architecture to download for: amd64 or arm64.
     #[arg(long, value_name = "ARCH", requires = "download_only")]
     arch: Option<String>,
+    /// Archives of container images for the bundle (`ctr images export`, `docker save`), which `install` imports from there:
+    /// for machines that reach no registry.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "download_only")]
+    image_archive: Vec<PathBuf>,
     #[command(flatten)]
     asked: Asked,
     #[command(flatten)]
@@ -42,7 +48,7 @@ impl Install {
     /// Carries it out, and prints what was changed.
     pub async fn run(self, global: &Global) -> Outcome<ExitCode> {
         if let Some(to) = &self.download_only {
-            return download(global, &self.asked, self.arch.as_deref(), to).await;
+            return download(global, &self.asked, self.arch.as_deref(), &self.image_archive, to).await;
         }
         refuse_without_root(global)?;
         let prepared = Prepared::of(global, &self.asked, None).await?;
@@ -108,17 +114,28 @@ fn refuse_without_root(global: &Global) -> Outcome<()> {
     ))
 }
 
-async fn download(global: &Global, asked: &Asked, arch: Option<&str>, to: &Path) -> Outcome<ExitCode> {
+async fn download(
+    global: &Global,
+    asked: &Asked,
+    arch: Option<&str>,
+    archives: &[PathBuf],
+    to: &Path,
+) -> Outcome<ExitCode> {
     let prepared = Prepared::of(global, asked, arch).await?;
+    // Before anything is fetched: what is wrong with them, nobody waits for.
+    let images =
+        archives.iter().map(|path| image_archive::of_file(path, prepared.arch)).collect::<Outcome<Vec<_>>>()?;
     let shop = prepared.shop()?;
     let cache = download_cache(to)?;
     let told = progress::on_stderr();
     let fetched = fetch(&prepared.artifacts, &shop.source, &cache, shop.http, &*told).await?;
-    let index = bundle::write(to, prepared.arch, &fetched, &[])?;
+    let index = bundle::write(to, prepared.arch, &fetched, &images)?;
     let removed = std::fs::remove_dir_all(&cache);
     removed
         .map_err(|error| Failure::new(Cause::FileAccess, format!("remove {}", cache.display()), error.to_string()))?;
-    print(&format!("{} files are in {}\nindex sha256:{index}\n", fetched.len(), to.display()))?;
+    let with: usize = images.iter().map(|archive| archive.references.len()).sum();
+    let with = if with == 0 { String::new() } else { format!(" and {with} images in {} archives", images.len()) };
+    print(&format!("{} files{with} are in {}\nindex sha256:{index}\n", fetched.len(), to.display()))?;
     Ok(ExitCode::Done)
 }
 

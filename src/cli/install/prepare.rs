@@ -12,6 +12,7 @@ use kubestrap_install::baked::Ledger;
 use kubestrap_install::bundle::Bundle;
 use kubestrap_install::catalog::{Arch, Artifact, Component, Versions, Wanted, artifacts};
 use kubestrap_install::host::Host;
+use kubestrap_install::image_archive::{self, Archived};
 use kubestrap_install::lock::{Checksums, trust_releases};
 use kubestrap_install::progress::{self, Progress};
 use kubestrap_install::source::{self, Source, StoreFiles};
@@ -103,6 +104,15 @@ impl Prepared {
         Ok(Shop { source, http: &self.http, progress: &*self.progress })
     }
 
+    /// The image archives of the bundle: looked at before anything is changed.
+    fn images(&self) -> Outcome<Vec<Archived>> {
+        let Some(bundle) = &self.bundle else { return Ok(Vec::new()) };
+        let images = bundle.archives()?;
+        image_archive::agree(&images, &self.settings.images)?;
+        steps::refuse_without_runtime(&self.host, &images)?;
+        Ok(images)
+    }
+
     /// The installation on this machine, or into the root folder.
     pub async fn job<'a>(&self, shop: &'a Shop<'a>) -> Outcome<Job<'a>> {
         let runtime = steps::runtime(&self.host, &self.settings).await?;
@@ -113,6 +123,7 @@ impl Prepared {
             settings: self.settings.clone(),
             versions: self.versions.clone(),
             arch: self.arch,
+            images: self.images()?,
             artifacts: artifacts.cloned().collect(),
             runtime,
             replace: self.replace,

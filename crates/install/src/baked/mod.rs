@@ -38,6 +38,9 @@ pub struct Baked {
     /// Images that were pulled, with their digests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,
+    /// Images that were imported out of a bundle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imported: Vec<ImportedImage>,
     /// Files of somebody else in the places of ours, which stayed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<KeptFile>,
@@ -117,6 +120,22 @@ pub struct BakedFile {
     pub more: Map<String, Value>,
 }
 
+/// An image out of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportedImage {
+    /// Its name in containerd.
+    pub name: String,
+    /// Its ID: the digest of its configuration.
+    pub id: String,
+    /// Its digest in a registry, when the archive has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The archive's name in the bundle.
+    pub archive: String,
+    /// SHA-256 of the archive.
+    pub archive_sha256: String,
+}
+
 /// A file of somebody else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptFile {
@@ -138,6 +157,7 @@ impl Default for Baked {
             components: Vec::new(),
             files: Vec::new(),
             images: Vec::new(),
+            imported: Vec::new(),
             kept: Vec::new(),
             more: Map::new(),
         }

@@ -49,7 +49,7 @@ pub struct Listed {
 /// An image archive in the bundle, for `ctr images import`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
-    /// The images in it, as the configuration pins them.
+    /// The names of the images in it.
     pub references: Vec<String>,
     /// Its name below `images/`.
     pub file: String,

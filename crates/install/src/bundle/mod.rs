@@ -9,7 +9,7 @@
 //! **The index is no authority.** What a file must contain comes from the configuration or from the lock, and an index
 //! that says otherwise is refused: who can change the bundle can change its index. Only when its own SHA-256 was given
 //! ([`Bundle::open`]; `--download-only` prints it) does the index count, for what neither of them knows. Image archives
-//! are compared with the index, which finds damage; what pins them is the image's digest in the configuration.
+//! are known by nothing else: only out of a bundle whose index was pinned are they imported.
 //!
 //! A folder that is copied below `install/` of the store is what `from_store` reads.
 
@@ -20,5 +20,5 @@ mod tests;
 mod write;
 
 pub use index::{Image, Index, Listed, SCHEMA};
-pub use read::{Bundle, FetchedImage};
+pub use read::Bundle;
 pub use write::{ImageArchive, write};

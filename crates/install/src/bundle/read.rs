@@ -1,8 +1,9 @@
 //! Reading a bundle.
 
-use super::index::{INDEX, Index, MAX_INDEX};
+use super::index::{INDEX, Image, Index, MAX_INDEX};
 use crate::catalog::{Artifact, Component, Wanted};
 use crate::download::{Body, broken, digest, hex};
+use crate::image_archive::{self, Archived, Slice};
 use crate::lock::{ChecksumFrom, Checksums, check_sha256};
 use crate::source::{Opened, key};
 use async_trait::async_trait;
@@ -28,15 +29,6 @@ pub struct Bundle {
     /// Where each member begins in the tar, and its length; `None` for a folder.
     members: Option<BTreeMap<String, (u64, u64)>>,
     pinned: bool,
-}
-
-/// An image archive that was taken out of a bundle.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FetchedImage {
-    /// The images in it.
-    pub references: Vec<String>,
-    /// Where it is.
-    pub path: PathBuf,
 }
 
 impl Bundle {
@@ -142,17 +134,41 @@ impl Bundle {
         Ok(Opened { length: Some(length), body: Box::new(Pieces { file, place: self.path.display().to_string() }) })
     }
 
-    /// Copies the image archives into `folder` and compares them with the index. One that is there and right is kept.
-    pub fn images(&self, folder: &Path) -> Outcome<Vec<FetchedImage>> {
-        let mut images = Vec::new();
-        for image in &self.index.images {
+    /// The image archives in it, and what is in them by their own tables. Nothing but a pinned index says that they are the
+    /// right ones: without, a bundle that has some is refused.
+    pub fn archives(&self) -> Outcome<Vec<Archived>> {
+        if !self.pinned && !self.index.images.is_empty() {
+            let why = format!(
+                "it has {} image archives, and nothing says that they are the right ones",
+                self.index.images.len()
+            );
+            return Err(self.refuse(why).advise(
+                "give the SHA-256 of its index, which `kubestrap install --download-only` printed: --index-sha256, or \
+                 `install.index_sha256`",
+            ));
+        }
+        let archived = |image: &Image| {
+            let name = format!("images/{}", image.file);
+            let (file, start, length) = self.place(&name)?;
+            let place = format!("{name} of the bundle {}", self.path.display());
+            let images = image_archive::read(&place, Slice::new(file, start, length), self.index.arch)?;
+            Ok(Archived { file: image.file.clone(), sha256: image.sha256.clone(), images })
+        };
+        self.index.images.iter().map(archived).collect()
+    }
+
+    /// Copies these image archives into `folder` and compares them with the index, all before the first is handed on. One that is
+    /// there and right is kept.
+    pub fn images(&self, files: &[&str], folder: &Path) -> Outcome<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for image in self.index.images.iter().filter(|image| files.contains(&image.file.as_str())) {
             let path = folder.join(&image.file);
             if !digest(&path).is_ok_and(|(found, _)| found == image.sha256) {
                 self.copy_image(&image.file, &image.sha256, &path)?;
             }
-            images.push(FetchedImage { references: image.references.clone(), path });
+            paths.push(path);
         }
-        Ok(images)
+        Ok(paths)
     }
 
     fn copy_image(&self, name: &str, sha256: &str, to: &Path) -> Outcome<()> {
@@ -197,6 +213,14 @@ impl Bundle {
 
     /// Opens a member of this name for reading, with its length.
     fn member(&self, name: &str) -> Outcome<(std::io::Take<File>, u64)> {
+        let (mut file, start, length) = self.place(name)?;
+        file.seek(SeekFrom::Start(start))
+            .map_err(|error| broken(format!("read {name} of the bundle {}", self.path.display()), &error))?;
+        Ok((file.take(length), length))
+    }
+
+    /// The file with a member of this name, where it begins there, and its length.
+    fn place(&self, name: &str) -> Outcome<(File, u64, u64)> {
         let failed =
             |error: std::io::Error| broken(format!("read {name} of the bundle {}", self.path.display()), &error);
         let missing = || self.refuse(format!("{name} is missing"));
@@ -206,12 +230,10 @@ impl Bundle {
             if !data.is_file() {
                 return Err(self.refuse(format!("{name} is not a regular file")));
             }
-            return Ok((File::open(&path).map_err(failed)?.take(data.len()), data.len()));
+            return Ok((File::open(&path).map_err(failed)?, 0, data.len()));
         };
         let (start, length) = *members.get(name).ok_or_else(missing)?;
-        let mut file = File::open(&self.path).map_err(failed)?;
-        file.seek(SeekFrom::Start(start)).map_err(failed)?;
-        Ok((file.take(length), length))
+        Ok((File::open(&self.path).map_err(failed)?, start, length))
     }
 }
 

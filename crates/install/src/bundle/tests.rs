@@ -3,6 +3,7 @@
 use super::*;
 use crate::catalog::{Arch, Artifact, Component, Wanted};
 use crate::download::{Fetched, fetch_within};
+use crate::image_archive::{of_file, tests::saved_bytes};
 use crate::lock::{ChecksumFrom, Checksums};
 use crate::progress::Quiet;
 use crate::source::{Source, key};
@@ -33,7 +34,7 @@ fn made(name: &str) -> Made {
     }
     let image = folder.path().join("pause.tar");
     fs::write(&image, "an image").expect("image");
-    let images = [ImageArchive { references: vec!["registry.k8s.io/pause:3.10@sha256:00".into()], path: image }];
+    let images = [ImageArchive { references: vec!["registry.k8s.io/pause:3.10".into()], path: image }];
     let path = folder.path().join(name);
     let index_sha256 = write(&path, Arch::Amd64, &fetched, &images).expect("bundle");
     assert_eq!(write(&path, Arch::Amd64, &fetched, &images).as_ref(), Ok(&index_sha256), "written over itself");
@@ -81,9 +82,9 @@ async fn a_folder_and_a_tar_give_what_was_put_in() {
         let fetched = made.fetch(&made.artifacts).await.expect("fetched");
         assert_eq!(fetched.len(), 2, "{name}");
         let bundle = Bundle::open(&made.path, Some(&made.index_sha256)).expect("pinned");
-        let images = bundle.images(made.folder.path()).expect("images");
-        assert_eq!(images[0].references, ["registry.k8s.io/pause:3.10@sha256:00"]);
-        assert_eq!(fs::read(&images[0].path).expect("image"), b"an image");
+        let images = bundle.images(&["pause.tar"], made.folder.path()).expect("images");
+        assert_eq!(fs::read(&images[0]).expect("image"), b"an image");
+        assert_eq!(bundle.images(&["other.tar"], made.folder.path()), Ok(vec![]));
         let leftovers = |path: &Path| path.to_string_lossy().ends_with(".part");
         assert!(
             !fs::read_dir(made.folder.path()).expect("folder").any(|entry| leftovers(&entry.expect("entry").path()))
@@ -235,7 +236,7 @@ fn an_image_archive_that_was_changed_is_refused() {
     let made = made("bundle");
     fs::write(made.path.join("images/pause.tar"), "an IMAGE").expect("tamper");
     let out = tempfile::tempdir().expect("folder");
-    let why = Bundle::open(&made.path, None).expect("bundle").images(out.path()).expect_err("changed");
+    let why = Bundle::open(&made.path, None).expect("bundle").images(&["pause.tar"], out.path()).expect_err("changed");
     assert!(why.detail.contains(&sha256(b"an IMAGE")), "{why}");
     assert_eq!(fs::read_dir(out.path()).expect("out").count(), 0);
 }
@@ -250,4 +251,69 @@ fn what_is_no_bundle_is_not_replaced() {
     let lost = Fetched { artifact: made.artifacts[0].clone(), path: notes };
     let why = write(&made.folder.path().join("new.tar"), Arch::Amd64, &[lost], &[]).expect_err("not what was fetched");
     assert_eq!(why.cause, Cause::DownloadRejected);
+}
+
+/// A bundle with two good archives; the SHA-256 of its index.
+fn with_archives(path: &Path, folder: &Path) -> Outcome<String> {
+    let archive = |name: &str| {
+        let place = folder.join(format!("{name}.tar"));
+        fs::write(&place, saved_bytes(&format!("registry.k8s.io/{name}:1"), "amd64")).expect("archive");
+        of_file(&place, Arch::Amd64).expect(name)
+    };
+    write(path, Arch::Amd64, &[], &[archive("etcd"), archive("pause")])
+}
+
+#[test]
+fn image_archives_come_out_of_a_pinned_bundle_alone() {
+    for name in ["bundle", "bundle.tar"] {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join(name);
+        let digest = with_archives(&path, folder.path()).expect("bundle");
+        let bundle = Bundle::open(&path, Some(&digest)).expect("bundle");
+        let archives = bundle.archives().expect("archives");
+        let names: Vec<&str> = archives.iter().map(|one| one.images[0].name.as_str()).collect();
+        assert_eq!(names, ["registry.k8s.io/etcd:1", "registry.k8s.io/pause:1"], "{name}");
+        assert_eq!(bundle.index().images[1].references, ["registry.k8s.io/pause:1"]);
+        let why = Bundle::open(&path, None).expect("bundle").archives().expect_err("not pinned");
+        assert!(why.to_string().contains("nothing says that they are the right ones"), "{why}");
+        assert!(why.fix().contains("--index-sha256"), "{}", why.fix());
+    }
+}
+
+#[test]
+fn one_bad_archive_and_none_is_handed_on() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("bundle");
+    let digest = with_archives(&path, folder.path()).expect("bundle");
+    let changed = path.join("images/pause.tar");
+    let mut bytes = fs::read(&changed).expect("archive");
+    // In the layer: by the tables it is as good as before.
+    bytes[2500] ^= 1;
+    fs::write(&changed, bytes).expect("tamper");
+    let bundle = Bundle::open(&path, Some(&digest)).expect("bundle");
+    assert_eq!(bundle.archives().expect("archives").len(), 2);
+    let out = tempfile::tempdir().expect("folder");
+    let why = bundle.images(&["etcd.tar", "pause.tar"], out.path()).expect_err("changed");
+    assert_eq!(why.cause, Cause::DownloadRejected);
+    assert!(why.detail.contains("images/pause.tar has the SHA-256"), "{why}");
+    assert!(!out.path().join("pause.tar").exists() && !out.path().join("pause.tar.part").exists());
+}
+
+#[test]
+fn what_is_bad_comes_into_no_bundle() {
+    let folder = tempfile::tempdir().expect("folder");
+    let place = folder.path().join("pause.tar");
+    let bad = |bytes: &[u8], told: &str| {
+        fs::write(&place, bytes).expect("archive");
+        let why = of_file(&place, Arch::Amd64).expect_err(told);
+        assert!(why.to_string().contains("pause.tar") && why.detail.contains(told), "{why}");
+    };
+    bad(&saved_bytes("registry.k8s.io/pause:1", "arm64"), "linux/arm64");
+    bad(&saved_bytes("registry.k8s.io/pause:1", "amd64")[..3000], "in the middle of");
+    bad(b"", "neither oci-layout nor manifest.json");
+    assert!(of_file(folder.path(), Arch::Amd64).expect_err("a folder").detail.contains("regular file"));
+    fs::write(&place, saved_bytes("registry.k8s.io/pause:1", "amd64")).expect("archive");
+    let one = of_file(&place, Arch::Amd64).expect("good");
+    let why = write(&folder.path().join("bundle"), Arch::Amd64, &[], &[one.clone(), one]).expect_err("twice");
+    assert!(why.detail.contains("pause.tar too"), "{why}");
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// An image archive that belongs into a bundle.
 #[derive(Debug, Clone)]
 pub struct ImageArchive {
-    /// The images in it, as the configuration pins them.
+    /// The names of the images in it.
     pub references: Vec<String>,
     /// Where it is now; its file name becomes the one below `images/`.
     pub path: PathBuf,
@@ -57,6 +57,11 @@ fn describe(arch: Arch, fetched: &[Fetched], images: &[ImageArchive]) -> Outcome
     }
     for ImageArchive { references, path } in images {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if archives.iter().any(|other: &Image| other.file == file) {
+            let why = format!("another archive is called {file} too");
+            let failure = Failure::new(Cause::Usage, format!("put {} into a bundle", path.display()), why);
+            return Err(failure.advise("rename one of them"));
+        }
         check_image_name(&file)
             .map_err(|why| Failure::new(Cause::Configuration, format!("put {} into a bundle", path.display()), why))?;
         let read = digest(path).map_err(|error| broken(format!("read {}", path.display()), &error));

@@ -131,6 +131,7 @@ impl Way {
             versions: versions(release.number),
             by: ("0.1.0".into(), "2026-01-01T00:00:00Z".into()),
             arch: Arch::Amd64,
+            images: Vec::new(),
             replace: self.replace,
             supply: shop,
             artifacts,

@@ -72,8 +72,7 @@ pub(super) fn texts(job: &Job<'_>) -> Vec<Text> {
         Runtime::Ours => Some(job.versions.of(crate::catalog::Component::Containerd)),
         Runtime::Kept { version, .. } => version.as_deref(),
     };
-    let sandbox =
-        job.settings.sandbox.clone().unwrap_or_else(|| sandbox_of(job.versions.of(crate::catalog::Component::Kubelet)));
+    let sandbox = sandbox(job);
     let certs = job.settings.certs_dir.as_ref().map_or(CERTS_DIR.to_owned(), |path| path.display().to_string());
     let body = configuration(version, &sandbox, &certs, job.settings.kubelet.systemd_cgroups);
     vec![Text::new(PATH, body), Text::new(CRICTL, crictl())]
@@ -82,6 +81,11 @@ pub(super) fn texts(job: &Job<'_>) -> Vec<Text> {
 fn crictl() -> String {
     let socket = "unix:///run/containerd/containerd.sock";
     format!("# Written by `kubestrap install`.\nruntime-endpoint: {socket}\nimage-endpoint: {socket}\n")
+}
+
+/// The sandbox image of this machine.
+pub(super) fn sandbox(job: &Job<'_>) -> String {
+    job.settings.sandbox.clone().unwrap_or_else(|| sandbox_of(job.versions.of(crate::catalog::Component::Kubelet)))
 }
 
 /// The sandbox image of a Kubernetes version (kubeadm, `constants.go`, `PauseVersion`).

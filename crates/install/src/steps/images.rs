@@ -1,22 +1,23 @@
 //! `images`: what containers are made of is in the machine before it needs it: pulled by digest, or imported out of a
 //! bundle.
 
-use super::{Item, Job, State, Step};
+use super::{Item, Job, State, Step, imports};
 use async_trait::async_trait;
+use kubestrap_core::image::containerd::PINNED;
 use kubestrap_core::model::cause::Outcome;
 use std::time::Duration;
 
 /// Asking containerd's data base.
-const ASK: Duration = Duration::from_secs(60);
+pub(super) const ASK: Duration = Duration::from_secs(60);
 /// An image of some GiB over a slow network. What was fetched until then stays.
-const PULL: Duration = Duration::from_secs(20 * 60);
+pub(super) const PULL: Duration = Duration::from_secs(20 * 60);
 /// Where the kubelet's images are.
-const NAMESPACE: &str = "k8s.io";
-const SOCKET: &str = "/run/containerd/containerd.sock";
+pub(super) const NAMESPACE: &str = "k8s.io";
+pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
 /// Where containerd's documentation has its hosts.
 const CERTS_DIR: &str = "/etc/containerd/certs.d";
 
-/// Pulls images.
+/// Imports and pulls images.
 pub struct Images;
 
 #[async_trait(?Send)]
@@ -26,25 +27,30 @@ impl Step for Images {
     }
 
     fn describe(&self) -> &'static str {
-        "images that are pulled ahead, by digest"
+        "images that are imported out of the bundle, or pulled by digest"
     }
 
     async fn check(&self, job: &Job<'_>) -> Outcome<Vec<Item>> {
         let wanted: Vec<Pinned> = job.settings.images.iter().filter_map(|text| Pinned::of(text)).collect();
-        if wanted.is_empty() {
-            return Ok(vec![Item::done("images", "none are asked for (`install.images`)")]);
+        if wanted.is_empty() && job.images.is_empty() {
+            return Ok(vec![Item::done("images", "none are in a bundle, or asked for (`install.images`)")]);
         }
-        if !job.host.is_live() || !job.host.exists(SOCKET)? {
-            let why = "containerd does not run here, so nothing is pulled";
-            return Ok(wanted.into_iter().map(|image| Item::note(image.text, why)).collect());
-        }
-        let listed = job.host.run(&["ctr", "--namespace", NAMESPACE, "images", "list"], ASK).await?;
-        let listed = listed.well("ask containerd for its images")?;
-        Ok(wanted.into_iter().map(|image| image.judge(&listed)).collect())
+        let is_running = job.host.is_live() && job.host.exists(SOCKET)?;
+        let listed = if is_running { Some(list(job).await?) } else { None };
+        let mut items = imports::check(job, listed.as_deref()).await?;
+        items.extend(wanted.into_iter().map(|image| match &listed {
+            Some(listed) => image.judge(listed),
+            None => Item::note(image.text, "containerd does not run here, so nothing is pulled"),
+        }));
+        Ok(items)
     }
 
     async fn apply(&self, job: &Job<'_>) -> Outcome<()> {
         let certs = job.settings.certs_dir.as_ref().map_or(CERTS_DIR.to_owned(), |path| path.display().to_string());
+        if imports::is_wanted(job, &self.check(job).await?) {
+            imports::apply(job).await?;
+        }
+        // What was imported need not be pulled.
         for item in self.check(job).await?.iter().filter(|item| item.state == State::Wanted) {
             let Some(image) = Pinned::of(&item.what) else { continue };
             let by_digest = image.by_digest();
@@ -58,6 +64,26 @@ impl Step for Images {
         }
         Ok(())
     }
+}
+
+/// The table of containerd's images.
+pub(super) async fn list(job: &Job<'_>) -> Outcome<String> {
+    let listed = job.host.run(&["ctr", "--namespace", NAMESPACE, "images", "list"], ASK).await?;
+    listed.well("ask containerd for its images")
+}
+
+/// A row of `ctr images list`: REF, TYPE, DIGEST, SIZE, PLATFORMS, LABELS.
+pub(super) struct Listed<'a> {
+    pub digest: &'a str,
+    pub is_pinned: bool,
+}
+
+/// The row of the image with this name.
+pub(super) fn row_of<'a>(listed: &'a str, name: &str) -> Option<Listed<'a>> {
+    let words = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let words = words.into_iter().find(|words| words.first() == Some(&name))?;
+    let labels = words.last().copied().unwrap_or_default();
+    Some(Listed { digest: words.get(2).copied()?, is_pinned: labels.split(',').any(|label| label == PINNED) })
 }
 
 /// The images that are there, of those that are asked for.
@@ -98,9 +124,8 @@ impl<'a> Pinned<'a> {
     /// By the table of `ctr images list`: the name that pods use must have this digest.
     fn judge(&self, listed: &str) -> Item {
         let name = self.by_tag().unwrap_or_else(|| self.by_digest());
-        let row = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        match row.into_iter().find(|words| words.first() == Some(&name.as_str())) {
-            Some(words) if words.get(2) == Some(&self.digest) => Item::done(self.text, "pulled"),
+        match row_of(listed, &name) {
+            Some(row) if row.digest == self.digest => Item::done(self.text, "pulled"),
             Some(_) => Item::wanted(self.text, "another image has its name"),
             None => Item::wanted(self.text, "it is not pulled"),
         }
@@ -124,6 +149,9 @@ mod tests {
         assert_eq!(image.judge(&row(&digest)).state, State::Done);
         assert_eq!(image.judge(&row("sha256:b")).state, State::Wanted);
         assert_eq!(image.judge(head).state, State::Wanted);
+        let pinned = row(&digest).replace("- -", "- io.cri-containerd.image=managed,io.cri-containerd.pinned=pinned");
+        let is_pinned = |table: &str| row_of(table, "registry.example.com:5000/pause:3.10").map(|row| row.is_pinned);
+        assert_eq!((is_pinned(&pinned), is_pinned(&row(&digest)), is_pinned(head)), (Some(true), Some(false), None));
         assert!(Pinned::of("registry.example.com/pause:3.10").is_none());
         let bare = format!("registry.example.com:5000/pause@{digest}");
         assert_eq!(Pinned::of(&bare).and_then(|image| image.by_tag()), None);

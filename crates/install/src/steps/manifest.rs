@@ -1,6 +1,6 @@
 //! `bake-manifest`: what is on the machine now, for drift and for whoever asks later.
 
-use super::{CACHE, Item, Job, Step, Text, containerd, images, kernel, programs, units};
+use super::{CACHE, Item, Job, Step, Text, containerd, images, imports, kernel, programs, units};
 use crate::baked::{Baked, BakedFile, MANIFEST};
 use crate::host::Seen;
 use async_trait::async_trait;
@@ -26,8 +26,9 @@ impl Step for Written {
         Ok(vec![match ledger.baked() {
             None => Item::wanted(MANIFEST, "it is not there"),
             Some(before) if !before.says_the_same(&now) => Item::wanted(MANIFEST, "it does not say what is there now"),
-            Some(_) if ledger.is_begun() || job.host.exists(CACHE)? => {
-                Item::wanted(MANIFEST, "an installation was interrupted")
+            Some(_) if ledger.is_begun() => Item::wanted(MANIFEST, "an installation was interrupted"),
+            Some(_) if job.host.exists(CACHE)? => {
+                Item::wanted(MANIFEST, format!("it is right; {CACHE} is still there"))
             }
             Some(_) => Item::done(MANIFEST, "says what is there"),
         }])
@@ -63,6 +64,7 @@ async fn baked(job: &Job<'_>) -> Outcome<Baked> {
         components,
         files: texts.iter().map(|text| file(job, text)).collect::<Outcome<Vec<_>>>()?.into_iter().flatten().collect(),
         images: images::present(job).await?,
+        imported: imports::present(job, &before.imported).await?,
         kept,
         more: before.more,
     };

@@ -4,6 +4,7 @@
 mod containerd;
 mod files;
 mod images;
+mod imports;
 mod kernel;
 mod manifest;
 mod memory;
@@ -13,10 +14,12 @@ mod services;
 mod units;
 
 pub use files::Text;
+pub use imports::refuse_without_runtime;
 
 use crate::baked::Ledger;
 use crate::catalog::{Arch, Artifact, Component, Versions};
 use crate::host::Host;
+use crate::image_archive::Archived;
 use async_trait::async_trait;
 use kubestrap_core::config::settings::InstallSettings;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
@@ -94,6 +97,8 @@ pub trait Supply {
     fn check(&self, artifacts: &[Artifact]) -> Outcome<()>;
     /// Fetches, verifies and unpacks these artifacts below the cache folder.
     async fn stage(&self, artifacts: &[Artifact], cache: &Path) -> Outcome<Vec<Staged>>;
+    /// Copies these image archives of the bundle into the folder; returns them when all of them were verified.
+    fn stage_archives(&self, files: &[&str], folder: &Path) -> Outcome<Vec<PathBuf>>;
     /// Where an artifact comes from, for the bake manifest.
     fn origin(&self, artifact: &Artifact) -> String;
 }
@@ -124,6 +129,8 @@ pub struct Job<'a> {
     pub arch: Arch,
     /// The released files of the components that are installed.
     pub artifacts: Vec<Artifact>,
+    /// The image archives of the bundle.
+    pub images: Vec<Archived>,
     /// Whose containerd.
     pub runtime: Runtime,
     /// Whether files that are not ours are overwritten.
