@@ -23,7 +23,11 @@ pub fn fingerprint(kubernetes: &Path) -> Result<String> {
     Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn archives(kubernetes: &Path) -> Result<Vec<PathBuf>> {
+/// The archives of a Kubernetes folder, in the order of their names.
+///
+/// # Errors
+/// When there is none.
+pub fn archives(kubernetes: &Path) -> Result<Vec<PathBuf>> {
     let place = kubernetes.join("images");
     let entries = attempted(std::fs::read_dir(&place), format!("read {}", place.display()))?;
     let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
