@@ -273,6 +273,54 @@ fn a_bundle_is_made_of_a_bundle_and_installed_elsewhere() {
     assert!(other.has("/usr/local/bin/kubelet"));
 }
 
+/// As `docker save` makes it.
+fn image_archive(world: &World, arch: &str) -> PathBuf {
+    let (folder, path) = (world.path(&format!("saved-{arch}")), world.path(&format!("pause-{arch}.tar")));
+    std::fs::create_dir_all(&folder).expect("mkdir");
+    let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("write");
+    write("config.json", json!({ "architecture": arch, "os": "linux" }).to_string());
+    write("layer.tar", "a layer".repeat(1000));
+    let tags = ["registry.k8s.io/pause:3.10.2"];
+    write("manifest.json", json!([{ "Config": "config.json", "RepoTags": tags, "Layers": ["layer.tar"] }]).to_string());
+    let mut tar = Command::new("tar");
+    tar.arg("-cf").arg(&path).arg("-C").arg(&folder).args(["config.json", "layer.tar", "manifest.json"]);
+    finish(&mut tar).expect(0);
+    path
+}
+
+#[test]
+fn images_in_a_bundle_are_named_and_refused_where_nothing_would_import_them() {
+    let bare = Bare::new();
+    let made = bare._world.path("with-images");
+    let made = made.to_str().expect("a path");
+    let download =
+        |archive: &Path| bare.install(&["--download-only", made, "--image-archive", archive.to_str().expect("a path")]);
+    let other = if arch() == "amd64" { "arm64" } else { "amd64" };
+    let said = download(&image_archive(&bare._world, other)).expect(11);
+    said.says(&[&format!("pause-{other}.tar"), &format!("registry.k8s.io/pause:3.10.2 is for linux/{other}")]);
+    assert!(!Path::new(made).exists(), "nothing was fetched for it");
+
+    let archive = image_archive(&bare._world, arch());
+    let said = download(&archive).expect(0).says(&["7 files and 1 images in 1 archives"]);
+    let index = said.stdout.lines().find_map(|line| line.strip_prefix("index sha256:")).expect("the index").to_owned();
+    let listed: Value =
+        serde_json::from_slice(&std::fs::read(Path::new(made).join("index.json")).expect("index")).expect("JSON");
+    assert_eq!(listed["images"][0]["sha256"], json!(digest(&std::fs::read(&archive).expect("archive"))));
+
+    let before = bare.machine.picture("/");
+    let from = ["install", "--from", made];
+    let pinned = [&from[..], &["--index-sha256", &index]].concat();
+    let checksums = bare.machine.run(&from);
+    assert_ne!(checksums.code, Some(0), "{}", checksums.said());
+    bare.machine.run(&pinned).expect(2).says(&["in an image none runs", "without --image-archive"]);
+    // Cut short in its place: it is looked at before anything else.
+    let there = Path::new(made).join(format!("images/pause-{}.tar", arch()));
+    let whole = std::fs::read(&there).expect("read");
+    std::fs::write(&there, &whole[..2000]).expect("write");
+    bare.machine.run(&pinned).expect(11).says(&["images/pause-", "2000 bytes"]);
+    assert!(bare.machine.picture("/") == before, "a refusal changed something");
+}
+
 #[test]
 fn files_come_out_of_the_store_where_a_bundle_was_copied_to() {
     let bare = Bare::new();
