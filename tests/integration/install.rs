@@ -191,6 +191,28 @@ fn files_of_a_person_are_kept_told_and_overwritten_only_by_force() {
     assert!(machine.read("/opt/cni/bin/bridge").contains("bridge"));
     assert_eq!(machine.read("/etc/containerd/config.toml.before-kubestrap"), "mine");
     machine.run(&["drift"]).expect(0);
+
+    // A second time: both texts are kept, and the output says where.
+    machine.write("/etc/containerd/config.toml", "mine, and better");
+    let place = "/etc/containerd/config.toml.before-kubestrap.2";
+    bare.install(&["--replace"]).expect(0).says(&[&format!("what is there is kept as {place}")]);
+    assert_eq!(machine.read("/etc/containerd/config.toml.before-kubestrap"), "mine");
+    assert_eq!(machine.read(place), "mine, and better");
+    assert!(machine.read("/etc/containerd/config.toml").contains("SystemdCgroup"));
+}
+
+#[test]
+fn what_the_machine_is_like_is_read_when_nobody_else_installs() {
+    let bare = Bare::new();
+    let folder = bare.machine.path("/usr/lib/kubestrap");
+    std::fs::create_dir_all(&folder).expect("mkdir");
+    // What the other one has half done: whoever reads it now works with what is old in a moment.
+    bare.machine.write("/usr/lib/kubestrap/installing.json", "[[");
+    let other = std::fs::File::open(&folder).expect("open");
+    other.lock().expect("lock");
+    bare.install(&[]).expect(11).says(&["busy", "another `kubestrap install` runs"]);
+    drop(other);
+    bare.install(&[]).expect(14).says(&["installing.json"]);
 }
 
 #[test]

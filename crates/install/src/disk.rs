@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods)]
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read, Result, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -28,6 +30,8 @@ fn divisible<T>(what: &str, half: impl FnOnce(), change: impl FnOnce() -> Result
 
 /// A folder in a folder that is there, with this mode less the umask.
 pub(crate) fn make_folder(path: &Path, mode: u32) -> Result<()> {
+    #[cfg(test)]
+    let mode = mode & !crate::kill::umask();
     whole("make the folder", path, || DirBuilder::new().mode(mode).create(path))
 }
 
@@ -113,6 +117,19 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     })
 }
 
+/// Gives it a name that nothing has; `AlreadyExists` when something has it.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    whole("rename to", to, || {
+        #[cfg(test)]
+        crate::kill::renames(from, to)?;
+        match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+            // Some file systems (9p, old NFS) do not know the flag.
+            Err(Errno::EINVAL | Errno::ENOSYS) if to.symlink_metadata().is_err() => std::fs::rename(from, to),
+            renamed => Ok(renamed?),
+        }
+    })
+}
+
 /// Makes a symbolic link.
 pub(crate) fn link(target: &str, path: &Path) -> Result<()> {
     whole("link", path, || std::os::unix::fs::symlink(target, path))
@@ -121,6 +138,11 @@ pub(crate) fn link(target: &str, path: &Path) -> Result<()> {
 /// Removes a file or a link.
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
     whole("remove", path, || std::fs::remove_file(path))
+}
+
+/// Removes a folder; an error when something is in it.
+pub(crate) fn remove_empty_folder(path: &Path) -> Result<()> {
+    whole("remove the folder", path, || std::fs::remove_dir(path))
 }
 
 /// Removes a folder with everything in it.

@@ -53,8 +53,10 @@ impl Install {
         refuse_without_root(global)?;
         let prepared = Prepared::of(global, &self.asked, None).await?;
         let shop = prepared.shop()?;
-        let job = prepared.job(&shop).await?;
-        let _alone = job.host.lock()?;
+        let images = prepared.images()?;
+        // Before anything of the machine is read: what another installation did meanwhile would be news to this one.
+        let _alone = prepared.host.lock()?;
+        let job = prepared.job(&shop, images).await?;
         let human = self.output.output == Form::Human;
         let mut tell = |row: &steps::Row| {
             if human {
@@ -88,7 +90,7 @@ impl PlanInstall {
     pub async fn run(self, global: &Global) -> Outcome<ExitCode> {
         let prepared = Prepared::of(global, &self.asked, None).await?;
         let shop = prepared.shop()?;
-        let job = prepared.job(&shop).await?;
+        let job = prepared.job(&shop, prepared.images()?).await?;
         let rows = steps::plan(&job).await;
         match self.output.output {
             Form::Human => {

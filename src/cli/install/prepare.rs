@@ -32,7 +32,7 @@ pub struct Asked {
     /// SHA-256 of the bundle's index, as --download-only printed it: its checksums then count for what is not known otherwise.
     #[arg(long, value_name = "HEX")]
     index_sha256: Option<String>,
-    /// Overwrite files that kubestrap did not put there; texts are saved as FILE.before-kubestrap.
+    /// Overwrite files that kubestrap did not put there; texts are kept as FILE.before-kubestrap, .2, ...
     #[arg(long)]
     replace: bool,
 }
@@ -49,7 +49,8 @@ pub struct Prepared {
     http: Downloads,
     store: Option<Rc<dyn StoreFiles>>,
     progress: Box<dyn Progress>,
-    host: Host,
+    /// The machine, or the root folder. Nothing of it is read before the job is made.
+    pub host: Host,
     replace: bool,
 }
 
@@ -105,7 +106,7 @@ impl Prepared {
     }
 
     /// The image archives of the bundle: looked at before anything is changed.
-    fn images(&self) -> Outcome<Vec<Archived>> {
+    pub fn images(&self) -> Outcome<Vec<Archived>> {
         let Some(bundle) = &self.bundle else { return Ok(Vec::new()) };
         let images = bundle.archives()?;
         image_archive::agree(&images, &self.settings.images)?;
@@ -113,8 +114,8 @@ impl Prepared {
         Ok(images)
     }
 
-    /// The installation on this machine, or into the root folder.
-    pub async fn job<'a>(&self, shop: &'a Shop<'a>) -> Outcome<Job<'a>> {
+    /// The installation on this machine, or into the root folder, by what is there now.
+    pub async fn job<'a>(&self, shop: &'a Shop<'a>, images: Vec<Archived>) -> Outcome<Job<'a>> {
         let runtime = steps::runtime(&self.host, &self.settings).await?;
         let components = steps::components(&self.host, &runtime)?;
         let artifacts = self.artifacts.iter().filter(|artifact| components.contains(&artifact.component));
@@ -123,7 +124,7 @@ impl Prepared {
             settings: self.settings.clone(),
             versions: self.versions.clone(),
             arch: self.arch,
-            images: self.images()?,
+            images,
             artifacts: artifacts.cloned().collect(),
             runtime,
             replace: self.replace,

@@ -3,6 +3,7 @@
 //! Below a folder every path is looked up as the image will see it: an absolute link inside of it stays inside. Nothing
 //! of the machine that builds the image is read, changed or started.
 
+mod folders;
 mod look;
 mod paths;
 mod run;
@@ -11,20 +12,18 @@ pub use look::{Seen, digest_of};
 pub use run::{Ended, Programs};
 
 use crate::disk;
+use folders::{draft, folder_of, settle};
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Of every folder that is made: others may look at what a distribution lets them look at.
-const FOLDER_MODE: u32 = 0o755;
 /// The largest text that is read, in bytes: the bake manifest of an image with thousands of files.
 const MAX_TEXT: u64 = 1024 * 1024;
 /// The folder of the bake manifest; one installation at a time holds it.
 const OURS: &str = "/usr/lib/kubestrap";
-/// Begins the names of files that are not whole yet.
-const DRAFT: &str = ".kubestrap-";
 
 /// The machine, or the folder that will be one.
 #[derive(Debug, Clone)]
@@ -32,6 +31,7 @@ pub struct Host {
     root: PathBuf,
     is_live: bool,
     programs: Rc<dyn Programs>,
+    digests: Rc<look::Digests>,
 }
 
 /// Translates an error of the file system.
@@ -46,13 +46,17 @@ pub(crate) fn failure(attempted: impl Into<String>, error: &io::Error) -> Failur
 impl Host {
     /// The machine whose `/` this folder is.
     pub fn new(root: &Path) -> Host {
-        Host { root: root.to_owned(), is_live: root == Path::new("/"), programs: Rc::new(run::InPath) }
+        Host::with(root, root == Path::new("/"), Rc::new(run::InPath))
     }
 
     /// A folder that is taken for a machine that runs, with these programs.
     #[cfg(test)]
     pub(crate) fn simulated(root: &Path, programs: Rc<dyn Programs>) -> Host {
-        Host { root: root.to_owned(), is_live: true, programs }
+        Host::with(root, true, programs)
+    }
+
+    fn with(root: &Path, is_live: bool, programs: Rc<dyn Programs>) -> Host {
+        Host { root: root.to_owned(), is_live, programs, digests: Rc::default() }
     }
 
     /// Whether it is the machine this process runs on, whose kernel and services can be asked and changed.
@@ -70,14 +74,14 @@ impl Host {
         paths::resolve(&self.root, path, true).map_err(|error| failure(format!("find {path}"), &error))
     }
 
-    /// What is at the path; a file is hashed.
+    /// What is at the path; a file is hashed, once in a run as long as it does not change.
     pub fn look(&self, path: &str) -> Outcome<Seen> {
-        look::look(&self.at(path)?).map_err(|error| failure(format!("look at {path}"), &error))
+        look::look(&self.at(path)?, &self.digests).map_err(|error| failure(format!("look at {path}"), &error))
     }
 
     /// The same, of what a link leads to.
     pub fn look_behind(&self, path: &str) -> Outcome<Seen> {
-        look::look(&self.followed(path)?).map_err(|error| failure(format!("look at {path}"), &error))
+        look::look(&self.followed(path)?, &self.digests).map_err(|error| failure(format!("look at {path}"), &error))
     }
 
     /// Whether there is anything at the path.
@@ -107,7 +111,7 @@ impl Host {
     pub fn write(&self, path: &str, text: &str, mode: u32) -> Outcome<()> {
         let place = self.at(path)?;
         let written = folder_of(&place).and_then(|folder| {
-            make_folders(folder)?;
+            folders::make(folder)?;
             let (draft, file) = draft(folder)?;
             let filled = disk::set_mode_of(&file, &draft, mode);
             let filled = filled.and_then(|()| disk::write_all(&file, text.as_bytes())).and_then(|()| disk::sync(&file));
@@ -121,7 +125,7 @@ impl Host {
     pub fn place(&self, from: &Path, path: &str, mode: u32) -> Outcome<()> {
         let place = self.at(path)?;
         let moved = folder_of(&place).and_then(|folder| {
-            make_folders(folder)?;
+            folders::make(folder)?;
             let file = File::open(from)?;
             disk::set_mode_of(&file, from, mode)?;
             disk::sync(&file)?;
@@ -131,6 +135,13 @@ impl Host {
             }
         });
         moved.map_err(|error| failure(format!("write {path}"), &error))
+    }
+
+    /// Copies a file to a place where nothing is, for its owner alone.
+    pub fn keep_copy(&self, path: &str, to: &str) -> Outcome<()> {
+        let (from, place) = (self.at(path)?, self.at(to)?);
+        let copied = folder_of(&place).and_then(|folder| copy(&from, folder, &place, 0o600));
+        copied.map_err(|error| failure(format!("copy {path} to {to}"), &error))
     }
 
     /// Sets the permission bits of a file.
@@ -143,7 +154,7 @@ impl Host {
     pub fn link(&self, target: &str, path: &str) -> Outcome<()> {
         let place = self.at(path)?;
         let made = folder_of(&place).and_then(|folder| {
-            make_folders(folder)?;
+            folders::make(folder)?;
             disk::link(target, &place)?;
             disk::sync_folder(folder)
         });
@@ -153,14 +164,14 @@ impl Host {
     /// Makes a folder that only its owner may enter, with its parents.
     pub fn make_private_folder(&self, path: &str) -> Outcome<PathBuf> {
         let place = self.followed(path)?;
-        let made = make_folders(&place).and_then(|()| disk::set_mode(&place, 0o700));
+        let made = folders::make(&place).and_then(|()| disk::set_mode(&place, 0o700));
         made.map(|()| place).map_err(|error| failure(format!("make {path}"), &error))
     }
 
     /// Makes a folder with its parents.
     pub fn make_folder(&self, path: &str) -> Outcome<PathBuf> {
         let place = self.followed(path)?;
-        make_folders(&place).map(|()| place).map_err(|error| failure(format!("make {path}"), &error))
+        folders::make(&place).map(|()| place).map_err(|error| failure(format!("make {path}"), &error))
     }
 
     /// Tells the kernel: writes into the file below /proc or /sys.
@@ -178,11 +189,18 @@ impl Host {
         gone(disk::remove_folder(&self.at(path)?)).map_err(|error| failure(format!("remove {path}"), &error))
     }
 
-    /// Removes what installations that were killed left half written in the folder of this path.
-    pub fn sweep_beside(&self, path: &str) -> Outcome<()> {
-        let place = self.at(path)?;
-        let swept = folder_of(&place).and_then(|folder| if folder.is_dir() { sweep(folder) } else { Ok(()) });
-        swept.map_err(|error| failure(format!("tidy up beside {path}"), &error))
+    /// Removes what installations that were killed left half written in the folders of these paths, and in those above them.
+    pub fn sweep_beside(&self, paths: &[String]) -> Outcome<()> {
+        let mut folders = BTreeSet::new();
+        for path in paths {
+            let place = self.at(path)?;
+            let above = place.ancestors().skip(1).filter(|folder| folder.starts_with(&self.root));
+            folders.extend(above.map(Path::to_owned));
+        }
+        for folder in folders.iter().filter(|folder| folder.is_dir()) {
+            folders::sweep(folder).map_err(|error| failure(format!("tidy up in {}", folder.display()), &error))?;
+        }
+        Ok(())
     }
 
     /// Names in a folder, sorted; empty when there is none.
@@ -225,53 +243,6 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
         other => other,
     }
-}
-
-fn folder_of(place: &Path) -> io::Result<&Path> {
-    place.parent().ok_or_else(|| io::Error::from(ErrorKind::IsADirectory))
-}
-
-/// Makes a folder and its missing parents with mode 0755, whatever the umask is.
-fn make_folders(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = folder.parent() {
-        make_folders(parent)?;
-    }
-    match disk::make_folder(folder, FOLDER_MODE) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made.and_then(|()| disk::set_mode(folder, FOLDER_MODE)),
-    }
-}
-
-/// Removes what killed writers of ours left in a folder: files with a process id in their names, and no others.
-fn sweep(folder: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(folder)?.flatten() {
-        let name = entry.file_name();
-        let id = name.to_str().and_then(|name| name.strip_prefix(DRAFT)).and_then(|id| id.parse::<u32>().ok());
-        if id.is_some() && entry.file_type()?.is_file() {
-            disk::remove_file(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// A new file beside the place, unreadable for others. What killed writers of ours left there is removed.
-fn draft(folder: &Path) -> io::Result<(PathBuf, File)> {
-    sweep(folder)?;
-    let path = folder.join(format!("{DRAFT}{}", std::process::id()));
-    let file = disk::create_new(&path)?;
-    Ok((path, file))
-}
-
-/// Gives a whole draft its name, and removes one that did not become whole.
-fn settle(filled: io::Result<()>, draft: &Path, place: &Path) -> io::Result<()> {
-    let settled = filled.and_then(|()| disk::rename(draft, place));
-    if settled.is_err() {
-        let _ = disk::remove_file(draft);
-    }
-    settled.and_then(|()| disk::sync_folder(folder_of(place)?))
 }
 
 fn copy(from: &Path, folder: &Path, place: &Path, mode: u32) -> io::Result<()> {

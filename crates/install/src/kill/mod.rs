@@ -83,6 +83,11 @@ fn identity(data: &std::fs::Metadata) -> (u64, u64) {
     (data.dev(), data.ino())
 }
 
+/// Of an installation that is killed: a shell of root with an umask of 077, without one for the whole process of the tests.
+pub(crate) fn umask() -> u32 {
+    with_plan(|_| 0o077).unwrap_or(0)
+}
+
 /// The file has content that is not on disk yet.
 pub(crate) fn wrote(file: &File) {
     with_plan(|plan| plan.unsafe_yet.insert(identity(&file.metadata().expect("a file"))));

@@ -147,8 +147,8 @@ impl Way {
         let shop = Shop { source: Source::Store(release), http: &http, progress: &Quiet };
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         tokio.block_on(async {
+            let _alone = Host::new(root).lock()?;
             let job = self.job(root, release, &shop).await?;
-            let _alone = job.host.lock()?;
             carry_out(&job, &mut |_| {}).await
         })
     }
@@ -281,6 +281,7 @@ fn a_first_installation_may_be_killed_anywhere() {
         ("first", way),
         ("first, containerd started long ago", Way { starts_late: true, ..way }),
         ("first, the cache is another file system", Way { is_cache_elsewhere: true, ..way }),
+        ("an image", Way { is_image: true, ..way }),
     ];
     for (name, way) in plays {
         let points = Scenario { name, way, prepare: &nothing, killed: &one, next: &one }.play();

@@ -1,11 +1,13 @@
 //! Files of one text: written when they are not there or are ours, kept when they are somebody else's.
 
-use super::{Item, Job};
+use super::{Item, Job, State};
 use crate::host::{Seen, digest_of};
-use kubestrap_core::model::cause::Outcome;
+use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 
-/// What is appended to the name of a file that was replaced by force.
+/// What is appended to the name of a file that was replaced by force, and a number from the second on.
 const SAVED: &str = ".before-kubestrap";
+/// How many texts of somebody else are kept of one file. Nobody has more; who has, looks first.
+const MAX_SAVED: usize = 99;
 
 /// A file with a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,34 +63,60 @@ pub(super) fn check(job: &Job<'_>, texts: &[Text]) -> Outcome<Vec<Item>> {
 pub(super) fn one(job: &Job<'_>, text: &Text, replace: bool) -> Outcome<Item> {
     let seen = job.host.look(&text.path)?;
     let is_ours = matches!(&seen, Seen::File { sha256, .. } if job.ledger.borrow().is_ours(&text.path, sha256));
-    Ok(judge(&text.path, &seen, (&text.sha256(), text.mode), is_ours, replace))
+    let mut item = judge(&text.path, &seen, (&text.sha256(), text.mode), is_ours, replace);
+    if item.state == State::Wanted
+        && let Some(saved) = saved_as(job, text, &seen)?
+    {
+        item.why = format!("{}; what is there is kept as {saved}", item.why);
+    }
+    Ok(item)
 }
 
-/// Writes a file that is wanted. What somebody else had there is saved beside it, once.
+/// Writes a file that is wanted. What somebody else had there is kept beside it.
 pub(super) fn write(job: &Job<'_>, text: &Text) -> Outcome<()> {
     let seen = job.host.look(&text.path)?;
-    let sha256 = text.sha256();
-    if let Seen::File { sha256: old, .. } = &seen
-        && *old != sha256
-        && !job.ledger.borrow().is_ours(&text.path, old)
+    if let Some(saved) = saved_as(job, text, &seen)?
+        && !job.host.exists(&saved)?
     {
-        save(job, &text.path)?;
+        match &seen {
+            Seen::Link(target) => job.host.link(&target.to_string_lossy(), &saved)?,
+            _ => job.host.keep_copy(&text.path, &saved)?,
+        }
     }
-    job.ledger.borrow_mut().announce(&job.host, &[(text.path.clone(), sha256)])?;
+    job.ledger.borrow_mut().announce(&job.host, &[(text.path.clone(), text.sha256())])?;
     job.host.write(&text.path, &text.body, text.mode)
 }
 
-fn save(job: &Job<'_>, path: &str) -> Outcome<()> {
-    let saved = format!("{path}{SAVED}");
-    match job.host.read(path)? {
-        Some(body) if !job.host.exists(&saved)? => job.host.write(&saved, &body, 0o600),
-        _ => Ok(()),
+/// Under which name somebody else's file is kept that our text replaces: the first that nothing has, or that has the same
+/// already. `None` when what is there is ours, or says what ours says.
+fn saved_as(job: &Job<'_>, text: &Text, seen: &Seen) -> Outcome<Option<String>> {
+    let is_theirs = match seen {
+        Seen::File { sha256, .. } => *sha256 != text.sha256() && !job.ledger.borrow().is_ours(&text.path, sha256),
+        Seen::Link(_) => true,
+        Seen::Absent | Seen::Other => false,
+    };
+    if !is_theirs {
+        return Ok(None);
     }
+    for number in 1..=MAX_SAVED {
+        let more = if number == 1 { String::new() } else { format!(".{number}") };
+        let name = format!("{}{SAVED}{more}", text.path);
+        let there = job.host.look(&name)?;
+        let is_the_same = match (seen, &there) {
+            (Seen::File { sha256, .. }, Seen::File { sha256: kept, .. }) => sha256 == kept,
+            _ => *seen == there,
+        };
+        if is_the_same || there == Seen::Absent {
+            return Ok(Some(name));
+        }
+    }
+    let why = format!("{MAX_SAVED} earlier ones are there, from {}{SAVED} on, and none is overwritten", text.path);
+    let failure = Failure::new(Cause::FileAccess, format!("keep what is in {} before it is replaced", text.path), why);
+    Err(failure.advise("move those that are needed to another place, and remove the others"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::State;
     use super::*;
 
     #[test]

@@ -230,7 +230,8 @@ fn tidy_up(job: &Job<'_>) -> Outcome<()> {
         let inside = if placement.member == Member::TopLevel { "/x" } else { "" };
         paths.push(format!("{}{inside}", placement.to));
     }
-    paths.iter().try_for_each(|path| job.host.sweep_beside(path))
+    paths.extend([format!("{CACHE}/x"), format!("{}/x", units::WANTS)]);
+    job.host.sweep_beside(&paths)
 }
 
 /// What the check says after the step was applied: nothing is wanted any more.

@@ -13,7 +13,7 @@ const FOLDER: &str = "/usr/local/lib/systemd/system";
 /// Where systemd looks for units, in its order, as far as files of others are there.
 const OTHERS: &[&str] = &["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 /// What both units are installed into.
-const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
+pub(super) const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
 
 /// kubernetes/release, `cmd/krel/templates/latest/kubelet/kubelet.service`, with our path.
 const KUBELET: &str = "\
