@@ -10,18 +10,18 @@ use std::process::Command;
 
 const MANIFEST: &str = "/usr/lib/kubestrap/manifest.json";
 /// No versions that the shipped lock knows: their files would have to be the real ones.
-const VERSION: &str = "1.36.901";
+pub const VERSION: &str = "1.36.901";
 
-fn digest(body: &[u8]) -> String {
+pub fn digest(body: &[u8]) -> String {
     Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn arch() -> &'static str {
+pub fn arch() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 
 /// What each component's release has: members of an archive, or the file itself.
-fn released(version: &str) -> Vec<(&'static str, String, String, Vec<&'static str>)> {
+pub fn released(version: &str) -> Vec<(&'static str, String, String, Vec<&'static str>)> {
     let arch = arch();
     let plain = |name: &'static str| (name, version.to_owned(), name.to_owned(), vec![]);
     vec![
@@ -58,7 +58,7 @@ fn archive(folder: &Path, members: &[&str], into: &Path) {
 }
 
 /// A folder as `--download-only` makes it, with programs of our own. The SHA-256 of its index.
-fn bundle(place: &Path, version: &str) -> String {
+pub fn bundle(place: &Path, version: &str) -> String {
     let mut files = Vec::new();
     for (component, version, file, members) in released(version) {
         let folder = place.join("files").join(component).join(&version).join(arch());
@@ -195,7 +195,7 @@ fn files_of_a_person_are_kept_told_and_overwritten_only_by_force() {
     // A second time: both texts are kept, and the output says where.
     machine.write("/etc/containerd/config.toml", "mine, and better");
     let place = "/etc/containerd/config.toml.before-kubestrap.2";
-    bare.install(&["--replace"]).expect(0).says(&[&format!("what is there is kept as {place}")]);
+    bare.install(&["--replace"]).expect(0).says(&[&format!("kept as {place}\n")]);
     assert_eq!(machine.read("/etc/containerd/config.toml.before-kubestrap"), "mine");
     assert_eq!(machine.read(place), "mine, and better");
     assert!(machine.read("/etc/containerd/config.toml").contains("SystemdCgroup"));

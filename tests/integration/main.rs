@@ -26,6 +26,7 @@ mod foreign;
 mod hostile;
 mod iam;
 mod install;
+mod install_proxy;
 mod kill_points;
 mod masters;
 mod pages;

@@ -2,6 +2,7 @@
 //! tidied up after an error, and nothing of the program holds files whose end is tidied up by dropping them.
 
 mod machine;
+mod steps;
 mod tests;
 
 use std::cell::RefCell;

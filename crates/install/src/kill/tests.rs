@@ -23,7 +23,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 const RECORD: &str = "usr/lib/kubestrap/installing.json";
-const PERSONS: &[&str] = &[
+pub(super) const PERSONS: &[&str] = &[
     "usr/local/bin/kubectl",
     "opt/cni/bin/bridge",
     "etc/sysctl.d/90-kubestrap.conf",
@@ -32,7 +32,7 @@ const PERSONS: &[&str] = &[
 ];
 
 /// The files of all components in one version.
-struct Release {
+pub(super) struct Release {
     number: u32,
     artifacts: Vec<Artifact>,
     files: BTreeMap<String, Vec<u8>>,
@@ -51,7 +51,7 @@ fn archive(members: &[&str], number: u32) -> Vec<u8> {
 }
 
 impl Release {
-    fn new(number: u32) -> Release {
+    pub(super) fn new(number: u32) -> Release {
         let (mut artifacts, mut files) = (Vec::new(), BTreeMap::new());
         let versions = versions(number);
         for one in Component::ALL {
@@ -106,15 +106,15 @@ impl Body for Whole {
 
 /// How installations are run in a scenario.
 #[derive(Clone, Copy, Default)]
-struct Way {
-    replace: bool,
-    is_image: bool,
-    starts_late: bool,
-    is_cache_elsewhere: bool,
+pub(super) struct Way {
+    pub(super) replace: bool,
+    pub(super) is_image: bool,
+    pub(super) starts_late: bool,
+    pub(super) is_cache_elsewhere: bool,
 }
 
 impl Way {
-    async fn job<'a>(&self, root: &Path, release: &Release, shop: &'a Shop<'a>) -> Outcome<Job<'a>> {
+    pub(super) async fn job<'a>(&self, root: &Path, release: &Release, shop: &'a Shop<'a>) -> Outcome<Job<'a>> {
         let machine = Rc::new(Machine { root: root.to_owned(), starts_late: self.starts_late });
         let host = if self.is_image { Host::new(root) } else { Host::simulated(root, machine) };
         let settings = InstallSettings {
@@ -153,7 +153,7 @@ impl Way {
         })
     }
 
-    fn to_its_end(self, root: &Path, release: &Release) {
+    pub(super) fn to_its_end(self, root: &Path, release: &Release) {
         let (done, _) = until(End::Never, self.is_cache_elsewhere, || self.install(root, release));
         done.expect("nobody kills it").expect("install");
         let machine = Machine { root: root.to_owned(), starts_late: self.starts_late };
@@ -176,7 +176,7 @@ struct Scenario<'a> {
     next: &'a Release,
 }
 
-fn machine(prepare: &dyn Fn(&Path)) -> tempfile::TempDir {
+pub(super) fn machine(prepare: &dyn Fn(&Path)) -> tempfile::TempDir {
     let folder = folder();
     Machine::make(folder.path());
     put(folder.path(), "run/containerd/containerd.sock", "");
@@ -254,15 +254,15 @@ fn same(is: &str, wanted: &str, told: &str) {
     assert!(is == wanted, "{told}\nthere is       {more:#?}\nthere should be {less:#?}");
 }
 
-fn nothing(_: &Path) {}
+pub(super) fn nothing(_: &Path) {}
 
-fn persons(root: &Path) {
+pub(super) fn persons(root: &Path) {
     for path in PERSONS {
         put(root, path, "mine");
     }
 }
 
-fn packaged(root: &Path) {
+pub(super) fn packaged(root: &Path) {
     for (path, text) in [
         ("usr/bin/containerd", "the package's"),
         ("usr/sbin/runc", "the package's"),
