@@ -44,7 +44,11 @@ pub(super) fn folder_of(place: &Path) -> io::Result<&Path> {
 }
 
 fn name_in(folder: &Path) -> PathBuf {
-    folder.join(format!("{DRAFT}{}", std::process::id()))
+    #[cfg(test)]
+    let id = crate::kill::process_id();
+    #[cfg(not(test))]
+    let id = std::process::id();
+    folder.join(format!("{DRAFT}{id}"))
 }
 
 /// Removes what killed writers of ours left in a folder: files and empty folders with a process id in their names, and no

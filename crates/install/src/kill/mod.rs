@@ -12,6 +12,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Which change is not made any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub(crate) struct Passed {
 
 struct Plan {
     end: End,
+    process: u32,
     passed: Vec<Passed>,
     /// Files (device, inode) with content that is not on disk yet.
     unsafe_yet: BTreeSet<(u64, u64)>,
@@ -51,7 +53,9 @@ fn with_plan<T>(act: impl FnOnce(&mut Plan) -> T) -> Option<T> {
 
 /// Works until the end; `None` when it was killed there. What was passed, with the change that was not made.
 pub(crate) fn until<T>(end: End, is_cache_elsewhere: bool, work: impl FnOnce() -> T) -> (Option<T>, Vec<Passed>) {
-    let plan = Plan { end, passed: Vec::new(), unsafe_yet: BTreeSet::new(), is_cache_elsewhere };
+    static PROCESSES: AtomicU32 = AtomicU32::new(1_000_000);
+    let process = PROCESSES.fetch_add(1, Ordering::Relaxed);
+    let plan = Plan { end, process, passed: Vec::new(), unsafe_yet: BTreeSet::new(), is_cache_elsewhere };
     PLAN.set(Some(plan));
     let worked = catch_unwind(AssertUnwindSafe(work));
     let passed = PLAN.take().map(|plan| plan.passed).unwrap_or_default();
@@ -82,6 +86,11 @@ pub(crate) fn pass(what: &str, half: Option<Box<dyn FnOnce() + '_>>) {
 
 fn identity(data: &std::fs::Metadata) -> (u64, u64) {
     (data.dev(), data.ino())
+}
+
+/// Every installation is another process: it does not find the drafts of an earlier one under its own names.
+pub(crate) fn process_id() -> u32 {
+    with_plan(|plan| plan.process).unwrap_or_else(std::process::id)
 }
 
 /// Of an installation that is killed: a shell of root with an umask of 077, without one for the whole process of the tests.
