@@ -15,6 +15,8 @@ const READ: &str = "sim/units-read";
 const RUNS_WITH: &str = "sim/containerd-runs-with";
 /// Names and digests of containerd's images.
 const IMAGES: &str = "sim/images";
+/// containerd's store: manifests by digest.
+const CONTENT: &str = "sim/content";
 const UNITS: &str = "usr/local/lib/systemd/system";
 
 #[derive(Debug)]
@@ -105,6 +107,10 @@ impl Machine {
         Some(match argv {
             ["systemctl", "show", .., property, _unit] => (0, self.show(property)),
             ["ctr", _, _, "images", "list", ..] => (0, format!("REF TYPE DIGEST\n{}", self.read(IMAGES))),
+            ["ctr", _, _, "content", "get", digest] => match self.read(&format!("{CONTENT}/{digest}")) {
+                text if text.is_empty() => (1, String::new()),
+                text => (0, text),
+            },
             ["/usr/bin/containerd", "--version"] => (0, "containerd x 2.0.5".to_owned()),
             ["dpkg-query", _, "-S", "/etc/containerd/config.toml"] => {
                 (0, "containerd: /etc/containerd/config.toml\n".to_owned())
@@ -134,6 +140,22 @@ impl Machine {
             }
             ["ctr", _, _, "images", "tag", "--force", from, name] => {
                 self.name_image(name, from.split_once('@').expect("by digest").1);
+            }
+            ["ctr", _, _, "images", "import", path] => {
+                for line in read_to_string(path).expect("an archive").lines() {
+                    let words: Vec<&str> = line.splitn(3, ' ').collect();
+                    let [name, digest, manifest] = words[..] else { panic!("no image: {line}") };
+                    put(&self.root, &format!("{CONTENT}/{digest}"), manifest);
+                    self.name_image(name, digest);
+                }
+            }
+            ["ctr", _, _, "images", "label", name, label] => {
+                let listed = self.read(IMAGES);
+                let labelled = listed.lines().map(|line| match line.strip_suffix('-') {
+                    Some(row) if line.starts_with(&format!("{name} ")) => format!("{row}{label}\n"),
+                    _ => format!("{line}\n"),
+                });
+                put(&self.root, IMAGES, &labelled.collect::<String>());
             }
             _ => panic!("a program that no test knows: {argv:?}"),
         }

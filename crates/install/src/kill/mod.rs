@@ -1,6 +1,7 @@
 //! Kills an installation at its n-th change, in the process of the test: the panic passes by everything that would have
 //! tidied up after an error, and nothing of the program holds files whose end is tidied up by dropping them.
 
+mod archives;
 mod machine;
 mod steps;
 mod tests;

@@ -18,7 +18,7 @@ use std::fs::{read_link, read_to_string};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-fn block<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
 }
 
@@ -313,4 +313,14 @@ fn containerd_is_started_again_for_another_configuration_and_for_another_program
     assert!(restarts(&|job| job.settings.certs_dir = Some("/srv/certs.d".into())), "another program alone");
     let machine = Machine { root: root.to_owned(), starts_late: false };
     assert_eq!(machine.complaint(), None);
+}
+
+#[test]
+fn systemd_reads_units_that_it_has_read_in_another_form() {
+    let folder = machine(&nothing);
+    let (root, way) = (folder.path(), Way::default());
+    way.to_its_end(root, &Release::new(1));
+    put(root, "sim/units-read", "those of an earlier release");
+    installed(root, way, |_| {});
+    assert_eq!(Machine { root: root.to_owned(), starts_late: false }.complaint(), None);
 }
