@@ -13,14 +13,15 @@ use std::cell::RefCell;
 use std::fmt;
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata, Subscriber, debug, info, warn};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{EnvFilter, Layer};
 
-/// The variable with the filter, in the syntax of tracing's EnvFilter.
+/// The variable with the filter: a level, or `target=level`, several with commas (tracing-subscriber, `Targets`).
 pub const FILTER: &str = "KUBESTRAP_LOG";
 
 /// The form of the log.
@@ -41,9 +42,7 @@ pub enum LogFormat {
 /// A filter that cannot be parsed is a usage error; a journal that cannot be reached falls back to JSON.
 pub fn init(format: LogFormat, screen: &Screen) -> Result<(), Failure> {
     let text = std::env::var(FILTER).unwrap_or_default();
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .parse(&text)
+    let filter = filter(&text)
         .map_err(|error| Failure::new(Cause::Usage, format!("read {FILTER}={text:?}"), error.to_string()))?;
     let registry = tracing_subscriber::registry().with(filter).with(tracing_subscriber::filter::filter_fn(loggable));
     match resolve(format, screen) {
@@ -63,6 +62,15 @@ pub fn init(format: LogFormat, screen: &Screen) -> Result<(), Failure> {
         }
         LogFormat::Json | LogFormat::Auto => set(registry.with(json(screen))),
     }
+}
+
+/// What is not named is told from INFO on.
+fn filter(text: &str) -> Result<Targets, tracing_subscriber::filter::ParseError> {
+    let named = if text.trim().is_empty() { Targets::new() } else { text.trim().parse::<Targets>()? };
+    Ok(match named.default_level() {
+        None => named.with_default(LevelFilter::INFO),
+        Some(_) => named,
+    })
 }
 
 fn set(subscriber: impl Subscriber + Send + Sync) -> Result<(), Failure> {
@@ -214,5 +222,24 @@ fn step_ended(step: &str, took: std::time::Duration, result: Result<(), &Failure
             // Told in full by the retry, or by the end of the program.
             info!(target: EVENTS, step, took_ms, cause, "{step}: failed after {} [{cause}]", duration(took));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_level_or_levels_of_targets_and_the_rest_is_told_from_info_on() {
+        let tells = |text: &str, target: &str, level: Level| filter(text).expect(text).would_enable(target, &level);
+        for text in ["", " "] {
+            assert!(tells(text, "kubestrap", Level::INFO) && !tells(text, "kubestrap", Level::DEBUG), "{text:?}");
+        }
+        assert!(tells("debug", "kubestrap", Level::DEBUG) && !tells("debug", "kubestrap", Level::TRACE));
+        assert!(tells("kubestrap::calls=trace", "kubestrap::calls", Level::TRACE));
+        assert!(tells("kubestrap::calls=trace", "kubestrap", Level::INFO));
+        assert!(!tells("kubestrap::calls=trace", "kubestrap", Level::DEBUG));
+        assert!(!tells("off", "kubestrap", Level::ERROR));
+        assert!(filter("kubestrap=loud").is_err());
     }
 }

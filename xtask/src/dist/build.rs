@@ -51,8 +51,9 @@ pub(super) fn build(arch: Arch, jobs: u32) -> Result<PathBuf> {
     println!("{}: building for {target} with fat LTO; this takes minutes", arch.name());
     let began = Instant::now();
     let jobs = jobs.to_string();
-    let mut command = cargo(&["build", "--quiet", "--profile", "dist", "--locked", "--package", "kubestrap"]);
-    command.args(["--bin", "kubestrap", "--target", &target, "--jobs", &jobs]);
+    let mut command = cargo(&["rustc", "--quiet", "--profile", "dist", "--locked", "--package", "kubestrap"]);
+    command.args(["--bin", "kubestrap", "--target", &target, "--jobs", &jobs, "--"]);
+    command.args(link_arguments(arch, &root));
     command.env("CARGO_TARGET_DIR", &folder).env("CARGO_INCREMENTAL", "0");
     command.env("RUSTFLAGS", rust_flags).env("CFLAGS", c_flags);
     if !arch.is_own() {
@@ -62,6 +63,19 @@ pub(super) fn build(arch: Arch, jobs: u32) -> Result<PathBuf> {
     check(&mut command)?;
     println!("{}: built in {} s", arch.name(), began.elapsed().as_secs());
     Ok(folder.join(target).join("dist/kubestrap"))
+}
+
+/// What makes the program smaller at its last step: equal functions are one, relocations take a bit instead of 24 bytes
+/// (and its start fewer page faults), tables for unwinding are left out.
+///
+/// Only for the machines whose linker is the toolchain's own rust-lld (x86_64, since Rust 1.90): GNU ld knows no ICF.
+fn link_arguments(arch: Arch, root: &Path) -> Vec<String> {
+    if arch != Arch::Amd64 {
+        return Vec::new();
+    }
+    let script = format!("-T,{}", root.join("xtask/src/dist/discard.ld").display());
+    let told = ["--icf=all", "-z,pack-relative-relocs", &script];
+    told.iter().flat_map(|told| ["-C".to_owned(), format!("link-arg=-Wl,{told}")]).collect()
 }
 
 /// Where cargo unpacks the sources of other crates.
