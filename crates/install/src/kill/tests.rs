@@ -267,7 +267,7 @@ pub(super) fn packaged(root: &Path) {
         ("usr/bin/containerd", "the package's"),
         ("usr/sbin/runc", "the package's"),
         ("etc/containerd/config.toml", "of the package\n"),
-        ("var/lib/dpkg/status", ""),
+        ("usr/bin/dpkg-query", ""),
     ] {
         put(root, path, text);
     }

@@ -11,7 +11,7 @@ pub async fn is_a_packages_own(host: &Host, path: &str) -> Outcome<bool> {
         return Ok(false);
     }
     let root = host.root().display().to_string();
-    if host.exists("/var/lib/dpkg/status")? {
+    if host.exists("/usr/bin/dpkg-query")? {
         let owner = ask(host, &["dpkg-query", &format!("--root={root}"), "-S", path]).await?;
         let Some(package) = owner.as_deref().and_then(package_in) else { return Ok(false) };
         let verified = ask_whatever(host, &["dpkg", &format!("--root={root}"), "--verify", package]).await?;
