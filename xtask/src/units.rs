@@ -8,9 +8,10 @@ use crate::process::{cargo, check, programs, workspace};
 use clap::Args;
 use kubestrap_lab::command::{Finished, finish, program, run};
 use kubestrap_lab::shipped::{self, START_SCRIPT, TAKE_APART, USER_DATA_LIMIT};
+use kubestrap_lab::tree::write as put;
 use kubestrap_lab::{Result, attempted, fail};
 use std::collections::BTreeSet;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -63,16 +64,6 @@ impl UnitsArgs {
         println!("cloud-init/: {} files are what they should be", files.len());
         Ok(())
     }
-}
-
-/// Writes a file, and the folders above it.
-fn put(path: &Path, text: &str, mode: u32) -> Result<()> {
-    let write = || {
-        std::fs::create_dir_all(path.parent().unwrap_or(path))?;
-        std::fs::write(path, text)?;
-        std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
-    };
-    attempted(write(), format!("write {}", path.display()))
 }
 
 fn shipped_text(name: &str) -> Result<String> {

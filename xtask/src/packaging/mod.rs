@@ -12,9 +12,10 @@ mod templates;
 use crate::process::{cargo, check, programs, workspace};
 use clap::Args;
 use kubestrap_lab::command::{Finished, finish, program, run};
+use kubestrap_lab::tree::write as put;
 use kubestrap_lab::{Result, attempted, fail};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Options of `packaging`.
@@ -77,16 +78,6 @@ fn as_root(script: &str) -> Result<Command> {
         if root_user { Command::new("sh") } else { program("unshare", &["--user", "--map-root-user", "sh"]) };
     command.arg(workspace().join(script));
     Ok(command)
-}
-
-/// Writes a file, and the folders above it.
-fn put(path: &Path, text: &str, mode: u32) -> Result<()> {
-    let write = || {
-        std::fs::create_dir_all(path.parent().unwrap_or(path))?;
-        std::fs::write(path, text)?;
-        std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
-    };
-    attempted(write(), format!("write {}", path.display()))
 }
 
 /// That a program ended with this code and said all of these words.
