@@ -106,6 +106,8 @@ pub fn ports(settings: &Settings, opts: &Opts) -> Outcome<Ports> {
         metadata: early.metadata,
         cloud: Rc::new(AwsCloud::new(aws, endpoints(settings))),
         cluster: Rc::new(Api::new(names, &opts.root)),
+        vault: Rc::new(kubestrap_core::ports::Nobody),
+        etcd: Rc::new(kubestrap_core::ports::Nobody),
         host: early.host,
         time: early.time,
     })

@@ -52,7 +52,7 @@ impl Plan {
             return plan.run(global).await;
         }
         let node = compose::node(global, Rc::new(ReadOnly), Rc::new(Silent)).await?;
-        let rows = engine::plan(&node, &steps::for_role(node.settings.role)).await;
+        let rows = engine::plan(&node, &steps::of(&node.settings)).await;
         let documents = documents_for(&node).await.map(|documents| documents::masked(&documents));
         match self.output.output {
             Form::Human => print(&human(&node, &rows, &documents)?)?,

@@ -115,7 +115,7 @@ impl Run {
                 Either::Right((never, _)) => never,
             }
         };
-        let steps = steps::selected(steps::for_role(node.settings.role), &self.only, &self.skip)?;
+        let steps = steps::selected(steps::of(&node.settings), &self.only, &self.skip)?;
         identity::bind_state(&*node.world.files, &node.identity.key())?;
         if let Some(address) = node.settings.metrics.listen {
             let listener = serve::bind(address).await?;
@@ -126,7 +126,7 @@ impl Run {
             });
             tokio::task::spawn_local(serve::serve(listener, page));
         }
-        let duties = duties::for_role(node.settings.role);
+        let duties = duties::of(&node.settings);
         let textfile = node.settings.metrics.textfile.as_deref().map(|path| global.below_root(path));
         Ok(Agent { node, steps, duties, metrics, recorder, progress, notify, textfile, said: RefCell::default() })
     }
@@ -190,7 +190,7 @@ impl Agent {
     /// The bootstrap, with the report beside it.
     async fn bootstrap_only(&self) -> Outcome<()> {
         let early: Vec<Box<dyn Duty>> =
-            duties::for_role(self.node.settings.role).into_iter().filter(|duty| duty.runs_during_bootstrap()).collect();
+            duties::of(&self.node.settings).into_iter().filter(|duty| duty.runs_during_bootstrap()).collect();
         let bootstrap = pin!(async {
             engine::bootstrap(&self.node, &self.steps).await?;
             self.launch_signalled().await

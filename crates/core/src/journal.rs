@@ -27,12 +27,14 @@ const STEPS_KEPT: usize = 256 * 1024;
 
 /// What an attempt is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum AttemptKind {
     /// To initialise a cluster.
     Init,
-    /// To join one.
+    /// To join one as a worker.
     Join,
+    /// To join one as a further control plane.
+    ControlPlane,
 }
 
 /// What a line says.
@@ -162,6 +164,16 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// The CA of the cluster that this machine is a master of: committed by the one that made it, joined by the others.
+    /// `None` for workers, and for masters that are not there yet.
+    pub fn master_of(&self) -> Option<&CaHash> {
+        match self.kind {
+            AttemptKind::Init => self.committed.as_ref(),
+            AttemptKind::ControlPlane => self.joined.as_ref(),
+            AttemptKind::Join => None,
+        }
+    }
+
     /// An attempt that has done nothing yet.
     pub(crate) fn begun(id: Uuid, kind: AttemptKind, uid: Uuid, machine_was_clean: bool) -> Self {
         Attempt {

@@ -5,8 +5,10 @@
 //! before and after it. A method added here does not compile until it is wrapped there.
 
 mod cloud;
+mod pki;
 
 pub use cloud::*;
+pub use pki::*;
 
 use crate::model::cause::{Failure, Outcome};
 use crate::model::secret::Secret;
@@ -264,6 +266,8 @@ pub trait Metadata {
 pub enum Access {
     /// With a kubeconfig of this machine: server, CA and credentials come from it. Read anew when the file changed.
     Kubeconfig(PathBuf),
+    /// With the same, to another server than the one it names: a master asks the API server on itself.
+    KubeconfigAt(PathBuf, crate::model::names::Endpoint),
     /// Without credentials and **without verifying the server's certificate**, for reachability only (`/healthz`,
     /// `cluster-info`); nothing that comes back may be trusted.
     Unverified(crate::model::names::Endpoint),

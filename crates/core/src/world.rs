@@ -5,10 +5,11 @@ use crate::model::cause::Outcome;
 use crate::model::secret::Secret;
 use crate::node::Observer;
 use crate::ports::{
-    Access, ApiAnswer, ApiRequest, Cloud, Cluster, Condition, Deleted, ETag, ExpiryRule, FileInfo, Files, GroupInfo,
-    Host, ImageInfo, ImageQuery, InstanceInfo, JobSpec, JobState, Jobs, KeyPage, LifecycleAnswer, LifecycleHook,
-    LifecycleResult, Metadata, MetadataAnswer, Objects, Reading, RegistryToken, TemplateInfo, TemplateVersion, Time,
-    TokenRequest, ToolOutput, Written,
+    Access, ApiAnswer, ApiRequest, Authorities, ClientRequest, Cloud, Cluster, Condition, DataKey, Deleted, ETag, Etcd,
+    EtcdAccess, ExpiryRule, FileInfo, Files, GroupInfo, Host, ImageInfo, ImageQuery, InstanceInfo, JobSpec, JobState,
+    Jobs, KeyAlgorithm, KeyPage, KeyPair, KmsRequest, LifecycleAnswer, LifecycleHook, LifecycleResult, Metadata,
+    MetadataAnswer, Objects, Reading, RegistryToken, SealKey, TemplateInfo, TemplateVersion, Time, TokenRequest,
+    ToolOutput, Vault, Written,
 };
 use async_trait::async_trait;
 use std::cell::Cell;
@@ -16,6 +17,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// One request to the store. S3 answers in tens of milliseconds; ten seconds is a store in trouble.
 const OBJECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,6 +27,8 @@ const METADATA_DEADLINE: Duration = Duration::from_secs(3);
 const CLOUD_DEADLINE: Duration = Duration::from_secs(20);
 /// One Kubernetes API request; kubeadm's own is 60 s, but nothing we ask for is that slow.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(20);
+/// One request to an etcd member; a change waits for a quorum.
+const ETCD_DEADLINE: Duration = Duration::from_secs(10);
 /// Starting or observing a job: systemd under load.
 const JOB_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -43,6 +47,10 @@ pub struct Ports {
     pub cloud: Rc<dyn Cloud>,
     /// The Kubernetes API.
     pub cluster: Rc<dyn Cluster>,
+    /// Keys, certificates, KMS.
+    pub vault: Rc<dyn Vault>,
+    /// etcd.
+    pub etcd: Rc<dyn Etcd>,
     /// Facts about the machine.
     pub host: Rc<dyn Host>,
     /// Time and chance.
@@ -64,6 +72,10 @@ pub struct World {
     pub cloud: Rc<dyn Cloud>,
     /// The Kubernetes API.
     pub cluster: Rc<dyn Cluster>,
+    /// Keys, certificates, KMS.
+    pub vault: Rc<dyn Vault>,
+    /// etcd.
+    pub etcd: Rc<dyn Etcd>,
     /// Facts about the machine.
     pub host: Rc<dyn Host>,
     /// Time and chance.
@@ -83,6 +95,8 @@ impl World {
             metadata: gated.clone(),
             cloud: gated.clone(),
             cluster: gated.clone(),
+            vault: gated.clone(),
+            etcd: gated.clone(),
             host: gated.clone(),
             time: gated.time.clone(),
             observer,
@@ -285,6 +299,7 @@ impl Cluster for Gated {
         let path = request.path.split('?').next().unwrap_or_default();
         let through = match &request.access {
             Access::Kubeconfig(file) => file.to_string_lossy().into_owned(),
+            Access::KubeconfigAt(file, server) => format!("{} at {server}", file.to_string_lossy()),
             Access::Unverified(endpoint) => endpoint.to_string(),
         };
         let subject = format!("{} {path} via {through}", request.method);
@@ -294,6 +309,56 @@ impl Cluster for Gated {
             changes(Method::ClusterCall, subject, Some(CLUSTER_DEADLINE))
         };
         self.go(call, self.ports.cluster.call(request)).await
+    }
+}
+
+#[async_trait(?Send)]
+impl Vault for Gated {
+    fn authorities(&self, algorithm: KeyAlgorithm) -> Outcome<Authorities> {
+        self.go_sync(&reads(Method::VaultAuthorities, "", None), || self.ports.vault.authorities(algorithm))
+    }
+
+    fn client(&self, authority: &KeyPair, request: &ClientRequest) -> Outcome<KeyPair> {
+        self.go_sync(&reads(Method::VaultClient, &request.user, None), || self.ports.vault.client(authority, request))
+    }
+
+    fn seal(&self, key: &SealKey, bound: &[u8], plain: &[u8]) -> Outcome<Vec<u8>> {
+        self.go_sync(&reads(Method::VaultSeal, "", None), || self.ports.vault.seal(key, bound, plain))
+    }
+
+    fn open(&self, key: &SealKey, bound: &[u8], sealed: &[u8]) -> Outcome<Option<Zeroizing<Vec<u8>>>> {
+        self.go_sync(&reads(Method::VaultOpen, "", None), || self.ports.vault.open(key, bound, sealed))
+    }
+
+    fn stretch(&self, passphrase: &Secret, salt: &[u8], rounds: u32) -> Outcome<SealKey> {
+        self.go_sync(&reads(Method::VaultStretch, "", None), || self.ports.vault.stretch(passphrase, salt, rounds))
+    }
+
+    // A data key is not kept anywhere by KMS: asking for one changes nothing.
+    async fn data_key(&self, request: &KmsRequest) -> Outcome<DataKey> {
+        let call = reads(Method::VaultDataKey, &request.key_id, Some(CLOUD_DEADLINE));
+        self.go(call, self.ports.vault.data_key(request)).await
+    }
+
+    async fn unwrap_key(&self, request: &KmsRequest, wrapped: &[u8]) -> Outcome<SealKey> {
+        let call = reads(Method::VaultUnwrapKey, &request.key_id, Some(CLOUD_DEADLINE));
+        self.go(call, self.ports.vault.unwrap_key(request, wrapped)).await
+    }
+}
+
+/// What only reads, of etcd's API.
+const ETCD_READS: &[&str] = &["/v3/cluster/member/list", "/v3/maintenance/status", "/v3/maintenance/alarm"];
+
+#[async_trait(?Send)]
+impl Etcd for Gated {
+    async fn call(&self, access: &EtcdAccess, path: &'static str, body: Vec<u8>) -> Outcome<ApiAnswer> {
+        let subject = format!("{} {path}", access.endpoint);
+        let call = if ETCD_READS.contains(&path) {
+            reads(Method::EtcdCall, subject, Some(ETCD_DEADLINE))
+        } else {
+            changes(Method::EtcdCall, subject, Some(ETCD_DEADLINE))
+        };
+        self.go(call, self.ports.etcd.call(access, path, body)).await
     }
 }
 

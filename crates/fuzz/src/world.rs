@@ -46,6 +46,8 @@ pub fn world(bytes: &[u8], status: u16) -> World {
         metadata: echo.clone(),
         cloud: echo.clone(),
         cluster: echo.clone(),
+        vault: Rc::new(kubestrap_core::ports::Nobody),
+        etcd: Rc::new(kubestrap_core::ports::Nobody),
         host: echo.clone(),
         time: echo,
     };

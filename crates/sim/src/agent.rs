@@ -38,7 +38,7 @@ pub fn begin(universe: &Rc<Universe>, machine: usize) -> Life {
         universe.judge_identity(machine, &found);
         identity::bind_state(&*world.files, &found.key())?;
         let node = Node::new(Rc::new(settings), Rc::new(found), world);
-        let (steps, duties) = (steps::for_role(about.role), duties::for_role(about.role));
+        let (steps, duties) = (steps::of(&node.settings), duties::of(&node.settings));
         engine::live(&node, &steps, &duties).await
     })
 }
@@ -53,6 +53,7 @@ fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Set
         store: StoreLocation::S3 { bucket: "sim".to_owned(), prefix: String::new() },
         s3: Default::default(),
         control_plane_endpoint: is_master.then_some(endpoint),
+        pki: None,
         ca_pin: None,
         identity: Default::default(),
         metadata_endpoint: None,
@@ -60,6 +61,7 @@ fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Set
         ecr_endpoint: None,
         sts_endpoint: None,
         ssm_endpoint: None,
+        kms_endpoint: None,
         autoscaling_endpoint: None,
         ecr: Default::default(),
         kubernetes: Default::default(),

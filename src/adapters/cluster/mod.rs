@@ -85,6 +85,9 @@ impl Api {
         }
         let speaker = Rc::new(match access {
             Access::Kubeconfig(path) => self.by_kubeconfig(path)?,
+            Access::KubeconfigAt(path, server) => {
+                Speaker { server: format!("https://{server}"), ..self.by_kubeconfig(path)? }
+            }
             Access::Unverified(endpoint) => Speaker {
                 http: self.http(unverified()?),
                 server: format!("https://{endpoint}"),

@@ -30,7 +30,7 @@ async fn tools(node: &Node) -> Check {
 /// By the same check that `run` makes first.
 async fn runtime(node: &Node) -> Check {
     const WHAT: &str = "container runtime";
-    let steps = steps::for_role(node.settings.role);
+    let steps = steps::of(&node.settings);
     let Some(preflight) = steps.iter().find(|step| step.name() == "preflight") else {
         return Check::skipped(WHAT, "this role has no preflight");
     };

@@ -29,6 +29,8 @@ pub struct Document {
     pub store: Option<String>,
     /// `host:port` of the API server, best a DNS name. Needed on masters; workers learn it from the join bundle.
     pub control_plane_endpoint: Option<String>,
+    /// What seals the private keys of the cluster, so that further masters can join; the same on all masters.
+    pub pki: Option<PkiPart>,
     /// The cluster CA this node insists on: `sha256:` and 64 hex digits, as in kubeadm's discovery hash.
     pub ca_pin: Option<String>,
     /// How the machine learns who it is; `auto` asks DMI.
@@ -206,8 +208,22 @@ pub struct AwsPart {
     pub sts_endpoint: Option<String>,
     /// Base URL of Systems Manager's API, for private endpoints.
     pub ssm_endpoint: Option<String>,
+    /// Base URL of KMS's API, for private endpoints.
+    pub kms_endpoint: Option<String>,
     /// Base URL of Auto Scaling's API, for private endpoints.
     pub autoscaling_endpoint: Option<String>,
+}
+
+/// What seals the private keys of the cluster in the store: one of the three.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PkiPart {
+    /// KMS key: id, `alias/…` or ARN. Masters need `kms:GenerateDataKey` and `kms:Decrypt` on it.
+    pub kms_key_id: Option<String>,
+    /// Absolute path of a file with 32 random bytes in base64 (`openssl rand -base64 32`), owned by root, mode 0600.
+    pub key_file: Option<String>,
+    /// Absolute path of a file with a passphrase of at least 20 characters, owned by root, mode 0600.
+    pub passphrase_file: Option<String>,
 }
 
 /// Credentials of ECR: for the kubelet's pulls by its plugin, for containerd's own by the agent.

@@ -127,6 +127,17 @@ pub struct KubeadmPatches {
     pub kube_proxy: Map<String, Value>,
 }
 
+/// What the cluster's private keys are sealed with before they go into the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PkiSettings {
+    /// A KMS key: id, alias or ARN.
+    Kms(String),
+    /// A file with 32 random bytes, base64; the same on every master.
+    KeyFile(PathBuf),
+    /// A file with a passphrase of at least 20 characters; the same on every master.
+    PassphraseFile(PathBuf),
+}
+
 /// Times and limits of joining.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinSettings {
@@ -204,6 +215,8 @@ pub struct Settings {
     pub s3: S3Settings,
     /// Where the API server is reached; required on masters (a DNS name is best), taken from the bundle on workers.
     pub control_plane_endpoint: Option<Endpoint>,
+    /// What seals the private keys of the cluster; without it there is one master.
+    pub pki: Option<PkiSettings>,
     /// The CA a worker insists on.
     pub ca_pin: Option<CaHash>,
     /// How identity is found.
@@ -218,6 +231,8 @@ pub struct Settings {
     pub sts_endpoint: Option<String>,
     /// Systems Manager base URL, for tests and private endpoints.
     pub ssm_endpoint: Option<String>,
+    /// KMS base URL, for tests and private endpoints.
+    pub kms_endpoint: Option<String>,
     /// Auto Scaling base URL, for tests and private endpoints.
     pub autoscaling_endpoint: Option<String>,
     /// Credentials of ECR.

@@ -14,11 +14,12 @@ pub(crate) mod rollout;
 
 pub use report::{build_report, final_report};
 
+use crate::config::settings::Settings;
 use crate::engine::Duty;
 use crate::model::identity::Role;
 
-/// The duties of a role.
-pub fn for_role(role: Role) -> Vec<Box<dyn Duty>> {
+/// The duties that these settings ask for.
+pub fn of(settings: &Settings) -> Vec<Box<dyn Duty>> {
     // Logins before images, which may need them.
     let mut duties: Vec<Box<dyn Duty>> = vec![
         Box::<report::ReportDuty>::default(),
@@ -30,7 +31,7 @@ pub fn for_role(role: Role) -> Vec<Box<dyn Duty>> {
         Box::<end::EndDuty>::default(),
         Box::<launch::LaunchDuty>::default(),
     ];
-    if role == Role::Master {
+    if settings.role == Role::Master {
         duties.push(Box::<bundle::BundleDuty>::default());
         duties.push(Box::new(register::RegisterDuty));
         duties.push(Box::<rollout::RolloutDuty>::default());

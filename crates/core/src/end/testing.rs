@@ -186,6 +186,8 @@ impl Story {
             metadata: self.aws.clone(),
             cloud: self.aws.clone(),
             cluster: self.api.clone(),
+            vault: Rc::new(crate::ports::Nobody),
+            etcd: Rc::new(crate::ports::Nobody),
             host: base.world.host.clone(),
             time: self.api.time.clone(),
         };

@@ -28,6 +28,19 @@ impl Api {
         Api { cluster: cluster.clone(), access: Access::Kubeconfig(PathBuf::from(ADMIN_CONF)) }
     }
 
+    /// As the cluster's administrator, at the API server on this machine: what the load balancer does elsewhere does not
+    /// concern it.
+    pub fn local(node: &crate::node::Node) -> Outcome<Self> {
+        let path = PathBuf::from(ADMIN_CONF);
+        let access = Access::KubeconfigAt(path, crate::kubeadm::documents::local_endpoint(node)?);
+        Ok(Api { cluster: node.world.cluster.clone(), access })
+    }
+
+    /// With the credentials of another kubeconfig of this machine.
+    pub fn with(cluster: &Rc<dyn Cluster>, kubeconfig: &str) -> Self {
+        Api { cluster: cluster.clone(), access: Access::Kubeconfig(PathBuf::from(kubeconfig)) }
+    }
+
     /// As this node's kubelet.
     pub fn kubelet(cluster: &Rc<dyn Cluster>) -> Self {
         Api { cluster: cluster.clone(), access: Access::Kubeconfig(PathBuf::from(KUBELET_CONF)) }

@@ -33,6 +33,20 @@ pub fn path(command: &str) -> PathBuf {
     PathBuf::from(format!("{}/kubeadm/{command}.yaml", crate::journal::STATE_FOLDER))
 }
 
+/// Where the API server of this machine listens: its address, and `localAPIEndpoint.bindPort` where a patch says so.
+pub fn local_endpoint(node: &Node) -> Outcome<Endpoint> {
+    let patches = &node.settings.kubeadm;
+    let of = |document: &Map<String, Value>, pointer: &str| Value::Object(document.clone()).pointer(pointer)?.as_u64();
+    let port = of(&patches.join, "/controlPlane/localAPIEndpoint/bindPort")
+        .or_else(|| of(&patches.init, "/localAPIEndpoint/bindPort"))
+        .unwrap_or(6443);
+    let text = match node.identity.address {
+        std::net::IpAddr::V4(address) => format!("{address}:{port}"),
+        std::net::IpAddr::V6(address) => format!("[{address}]:{port}"),
+    };
+    Endpoint::parse(&text).map_err(|why| Failure::new(Cause::Configuration, "name this machine's API server", why))
+}
+
 /// `--rootfs DIR` when the node's files are below a folder: kubeadm changes its root to it.
 pub fn root_flags(node: &Node) -> Vec<String> {
     node.rootfs.iter().flat_map(|root| ["--rootfs".to_owned(), root.clone()]).collect()

@@ -14,6 +14,7 @@ mod registry;
 pub use claim::holder;
 pub(crate) use preflight::runtime_socket;
 
+use crate::config::settings::Settings;
 use crate::engine::Step;
 use crate::journal::Journal;
 use crate::model::cause::{Cause, Failure, Outcome};
@@ -21,9 +22,9 @@ use crate::model::identity::Role;
 use crate::node::Node;
 use std::time::Duration;
 
-/// The steps of a role.
-pub fn for_role(role: Role) -> Vec<Box<dyn Step>> {
-    match role {
+/// The steps that these settings ask for.
+pub fn of(settings: &Settings) -> Vec<Box<dyn Step>> {
+    match settings.role {
         Role::Master => vec![
             Box::new(preflight::Preflight),
             Box::<registry::RegistryCredentials>::default(),
@@ -71,6 +72,7 @@ pub(crate) const HALF_AN_HOUR: Duration = Duration::from_secs(30 * 60);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     fn names(steps: &[Box<dyn Step>]) -> Vec<&'static str> {
         steps.iter().map(|step| step.name()).collect()
@@ -78,19 +80,20 @@ mod tests {
 
     #[test]
     fn only_optional_steps_can_be_left_out() {
-        let all = for_role(Role::Master);
+        let all = of(&testing::settings("role: master"));
         assert!(names(&all).contains(&"apply-addons"));
         let rest = selected(all, &[], &["apply-addons".to_owned()]).expect("optional");
         assert!(!names(&rest).contains(&"apply-addons"));
-        let failure =
-            selected(for_role(Role::Master), &[], &["kubeadm-init".to_owned()]).map(|_| ()).expect_err("needed");
+        let failure = selected(of(&testing::settings("role: master")), &[], &["kubeadm-init".to_owned()])
+            .map(|_| ())
+            .expect_err("needed");
         assert_eq!(failure.cause, Cause::Usage);
     }
 
     #[test]
     fn names_are_unique_and_kebab_case() {
-        for role in [Role::Master, Role::Worker] {
-            let steps = for_role(role);
+        for role in ["role: master", "role: worker"] {
+            let steps = of(&testing::settings(role));
             let unique: std::collections::BTreeSet<_> = names(&steps).into_iter().collect();
             assert_eq!(unique.len(), steps.len());
             assert!(unique.iter().all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-')));

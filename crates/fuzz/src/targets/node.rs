@@ -44,7 +44,7 @@ pub(super) fn everything(bytes: &[u8]) {
             provider_id: None,
             labels: BTreeMap::new(),
         };
-        let steps = steps::for_role(settings.role);
+        let steps = steps::of(&settings);
         let node = Node::new(Rc::new(settings), Rc::new(identity), world.clone());
         let rows = now(plan(&node, &steps));
         assert_eq!(rows.len(), steps.len(), "a step is missing");

@@ -66,7 +66,7 @@ impl Desk {
         match access {
             Access::Unverified(endpoint) if endpoint.as_str() == ENDPOINT => Ok((None, "anonymous".to_owned())),
             Access::Unverified(endpoint) => Err(format!("{endpoint}: no such host")),
-            Access::Kubeconfig(path) => {
+            Access::Kubeconfig(path) | Access::KubeconfigAt(path, _) => {
                 let text = self.universe.machines[self.machine].state.borrow().disk.text(path);
                 let known = text.as_deref().and_then(read_kubeconfig);
                 known.map(|(ca, user)| (Some(ca), user)).ok_or_else(|| format!("no kubeconfig {}", path.display()))

@@ -67,6 +67,8 @@ impl Desk {
             metadata: desk.clone(),
             cloud: desk.clone(),
             cluster: desk.clone(),
+            vault: Rc::new(kubestrap_core::ports::Nobody),
+            etcd: Rc::new(kubestrap_core::ports::Nobody),
             host: desk.clone(),
             time: desk,
         }

@@ -12,12 +12,12 @@ pub use values::base_url;
 
 use super::document::{
     CloudProviderKind, Document, IdentityKind, ImagesPart, JoinPart, KubeadmPart, KubernetesPart, MetricsPart,
-    NodePart, S3Part, TaintEntry,
+    NodePart, PkiPart, S3Part, TaintEntry,
 };
 use super::problem::Problem;
 use super::settings::{
     CloudProvider, IdentitySource, ImageSettings, InstallSettings, JoinSettings, KubeadmPatches, KubernetesSettings,
-    MetricsSettings, NodeSettings, S3Settings, Settings, StoreLocation, Taint,
+    MetricsSettings, NodeSettings, PkiSettings, S3Settings, Settings, StoreLocation, Taint,
 };
 use super::tree::Node;
 use crate::model::identity::Role;
@@ -142,12 +142,14 @@ impl Check<'_> {
         let s3 = self.s3(document.s3, store.as_ref());
         let endpoint = self.parse(&["control_plane_endpoint"], document.control_plane_endpoint, Endpoint::parse);
         let ca_pin = self.parse(&["ca_pin"], document.ca_pin, CaHash::parse);
+        let pki = document.pki.and_then(|part| self.pki(part));
         let aws = document.aws.unwrap_or_default();
         let metadata_endpoint = self.parse(&["aws", "metadata_endpoint"], aws.metadata_endpoint, metadata_url);
         let ec2_endpoint = self.parse(&["aws", "ec2_endpoint"], aws.ec2_endpoint, base_url);
         let ecr_endpoint = self.parse(&["aws", "ecr_endpoint"], aws.ecr_endpoint, base_url);
         let sts_endpoint = self.parse(&["aws", "sts_endpoint"], aws.sts_endpoint, base_url);
         let ssm_endpoint = self.parse(&["aws", "ssm_endpoint"], aws.ssm_endpoint, base_url);
+        let kms_endpoint = self.parse(&["aws", "kms_endpoint"], aws.kms_endpoint, base_url);
         let autoscaling_endpoint = self.parse(&["aws", "autoscaling_endpoint"], aws.autoscaling_endpoint, base_url);
         let ecr = self.ecr(document.ecr.unwrap_or_default());
         let kubernetes = self.kubernetes(document.kubernetes.unwrap_or_default());
@@ -166,6 +168,7 @@ impl Check<'_> {
             store: store?,
             s3,
             control_plane_endpoint: endpoint,
+            pki,
             ca_pin,
             identity: match document.identity {
                 None | Some(IdentityKind::Auto) => IdentitySource::Auto,
@@ -177,6 +180,7 @@ impl Check<'_> {
             ecr_endpoint,
             sts_endpoint,
             ssm_endpoint,
+            kms_endpoint,
             autoscaling_endpoint,
             ecr,
             kubernetes,
@@ -213,6 +217,18 @@ impl Check<'_> {
                 values::account,
             ),
         }
+    }
+
+    fn pki(&mut self, part: PkiPart) -> Option<PkiSettings> {
+        let said = [part.kms_key_id.is_some(), part.key_file.is_some(), part.passphrase_file.is_some()];
+        if said.into_iter().filter(|said| *said).count() != 1 {
+            self.problem(&["pki"], "name exactly one of `kms_key_id`, `key_file` and `passphrase_file`");
+            return None;
+        }
+        let kms = self.parse(&["pki", "kms_key_id"], part.kms_key_id, values::kms_key).map(PkiSettings::Kms);
+        let file = self.parse(&["pki", "key_file"], part.key_file, values::absolute).map(PkiSettings::KeyFile);
+        let words = self.parse(&["pki", "passphrase_file"], part.passphrase_file, values::absolute);
+        kms.or(file).or(words.map(PkiSettings::PassphraseFile))
     }
 
     fn kubernetes(&mut self, part: KubernetesPart) -> KubernetesSettings {

@@ -115,6 +115,8 @@ fn with_gate(story: &Story) -> Node {
         metadata: story.aws.clone(),
         cloud: story.aws.clone(),
         cluster: story.api.clone(),
+        vault: Rc::new(crate::ports::Nobody),
+        etcd: Rc::new(crate::ports::Nobody),
         host: node.world.host.clone(),
         time: node.world.time.clone(),
     };

@@ -248,6 +248,8 @@ fn node(lab: &Lab, answer: Outcome<Vec<InstanceInfo>>) -> Node {
         metadata: says.clone(),
         cloud: says.clone(),
         cluster: says.clone(),
+        vault: Rc::new(crate::ports::Nobody),
+        etcd: Rc::new(crate::ports::Nobody),
         host: says,
         time: lab.time.clone(),
     };

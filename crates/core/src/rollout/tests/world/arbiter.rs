@@ -73,6 +73,8 @@ impl Arbiter {
             metadata: world.clone(),
             cloud: world.clone(),
             cluster: world.clone(),
+            vault: Rc::new(crate::ports::Nobody),
+            etcd: Rc::new(crate::ports::Nobody),
             host: world.clone(),
             time,
         };
