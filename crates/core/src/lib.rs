@@ -24,6 +24,7 @@ pub mod kubeadm;
 pub mod model;
 pub mod node;
 pub mod operator;
+pub mod pki;
 pub mod ports;
 pub mod rollout;
 pub mod steps;

@@ -6,6 +6,7 @@ mod drift;
 mod end;
 mod grant;
 mod images;
+mod keep_pki;
 mod launch;
 mod register;
 mod registry;
@@ -35,6 +36,9 @@ pub fn of(settings: &Settings) -> Vec<Box<dyn Duty>> {
         duties.push(Box::<bundle::BundleDuty>::default());
         duties.push(Box::new(register::RegisterDuty));
         duties.push(Box::<rollout::RolloutDuty>::default());
+        if settings.pki.is_some() {
+            duties.push(Box::<keep_pki::PkiDuty>::default());
+        }
     }
     duties
 }

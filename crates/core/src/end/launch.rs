@@ -55,6 +55,7 @@ fn of_cause(cause: Cause) -> LaunchSignal {
         | Cause::AlreadyEstablished
         | Cause::RegisterMissing
         | Cause::ObjectRejected
+        | Cause::PkiRejected
         | Cause::NoBundle
         | Cause::HeldByOther
         | Cause::TokenGone

@@ -117,6 +117,8 @@ causes! {
     Busy => "busy", Refused, Permanent, "another kubestrap runs on this machine (see `systemctl status kubestrap`)";
     /// A file of ours or a configuration file can be changed or read by others.
     UnsafeFile => "unsafe-file", Refused, Permanent, "make it owned by root and not writable by others (chmod go-w)";
+    /// The sealed PKI in the store is not what it must be.
+    PkiRejected => "pki-rejected", Refused, Permanent, "check that all masters have the same `pki` key; `kubestrap pki rewrap` on a master of the cluster writes it anew";
     /// An object in the store is not what it must be.
     ObjectRejected => "object-rejected", GaveUp, Transient, "look at the object named above; the next one published is tried";
     /// No usable join bundle is in the store yet.

@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod cause;
 pub mod identity;
 pub mod names;
+pub mod pki;
 pub mod plain;
 pub mod register;
 pub mod report;

@@ -10,6 +10,7 @@ mod document;
 pub(crate) mod fake;
 pub mod gone;
 mod keys;
+pub mod pki;
 pub mod register;
 pub mod reports;
 pub mod retire;
