@@ -139,6 +139,16 @@ causes! {
     ApiUnavailable => "api-unavailable", GaveUp, Transient, "check `control_plane_endpoint` and the kube-apiserver container on the master";
     /// The Kubernetes API server refused a request.
     ApiRefused => "api-refused", Tool, Transient, "see the answer above";
+    /// No member of etcd answers.
+    EtcdUnavailable => "etcd-unavailable", GaveUp, Transient, "check the etcd containers on the masters, and that port 2379 is open between them";
+    /// etcd has lost its quorum: it can neither be read reliably nor changed.
+    NoQuorum => "no-quorum", GaveUp, Transient, "bring members back until more than half of them run; nothing is removed before. If their disks are lost, restore etcd from a snapshot";
+    /// etcd refused a request.
+    EtcdRefused => "etcd-refused", Tool, Transient, "see the answer above";
+    /// Without this member etcd would have no quorum, or no voter at all.
+    QuorumNeeded => "quorum-needed", Refused, Permanent, "let another master join, and wait until its member is healthy; `kubestrap member list` shows it";
+    /// This machine left its cluster.
+    LeftCluster => "left-cluster", Refused, Permanent, "terminate it, or `kubestrap reset --force` to let it join again";
     /// A name cannot be resolved.
     Dns => "dns", GaveUp, Transient, "check /etc/resolv.conf and the name";
     /// A connection cannot be made.
