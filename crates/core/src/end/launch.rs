@@ -59,6 +59,7 @@ fn of_cause(cause: Cause) -> LaunchSignal {
         | Cause::PkiRejected
         | Cause::NoBundle
         | Cause::HeldByOther
+        | Cause::DuplicateNode
         | Cause::TokenGone
         | Cause::StoreUnavailable
         | Cause::ApiUnavailable

@@ -10,10 +10,12 @@ pub mod clean;
 pub mod decide;
 pub mod leave;
 pub mod machines;
+pub mod own;
 pub mod survey;
 pub mod tidy;
 
 pub use api::{Credentials, Member};
 pub use decide::Own;
+pub use own::{OutOfEtcd, even_masters, out_of_etcd, refuse_twin};
 pub use survey::{own_member, remove_own_learner};
 pub use tidy::{Tidied, tidy};

@@ -88,16 +88,16 @@ pub async fn look(node: &Node, watch: &MachineWatch, api: &Api, with: &Credentia
 
 /// Who joins now. What cannot be known is somebody who does.
 async fn lock(node: &Node, watch: &MachineWatch) -> Lock {
-    let found = match Store::of(node).lock_holder().await {
+    let found = match Store::of(node).join_lock().await {
         Ok(None) => return Lock::Free,
         Ok(Some(found)) => found,
         Err(failure) => return Lock::Living(format!("somebody (the lock cannot be read: {})", failure.detail)),
     };
-    let Some(holder) = &found.holder else { return Lock::Free };
+    let holder = &found.lock.holder;
     if holder.identity == node.identity.key() {
         return Lock::Ours;
     }
-    match watch.look(node, holder, found.attempt, found.age).await {
+    match watch.look(node, holder, found.lock.attempt, found.age()).await {
         Ok(Ok(_)) => Lock::Gone,
         Ok(Err(_)) | Err(_) => Lock::Living(holder.node_name.clone()),
     }
@@ -125,7 +125,7 @@ pub async fn tidy(
         let next = decide::next(&judged.todos).filter(|which| joining.is_some() || !is_own(node, &judged, which));
         let Some(which) = next.filter(|_| removed.len() < AT_MOST) else {
             leftovers(node, watch, api, &judged).await?;
-            let waits = decide::waits(&judged.todos).or_else(|| joining.and_then(|name| rival(node, &judged, name)));
+            let waits = decide::waits(&judged.todos);
             let members = judged.facts.into_iter().map(|fact| fact.member).collect();
             return Ok(Tidied { members, removed, waits });
         };
@@ -155,16 +155,6 @@ fn is_own(node: &Node, judged: &Judged, which: &Removable) -> bool {
     let (name, address) = (&node.identity.node_name, node.identity.address);
     let member = judged.facts.iter().map(|fact| &fact.member).find(|member| member.id == which.id());
     member.is_some_and(|member| decide::is_of(member, name, address))
-}
-
-/// A member that is up under the name or the address of the machine that wants to join.
-fn rival(node: &Node, judged: &Judged, name: &str) -> Option<String> {
-    let address = node.identity.address;
-    let found = judged.facts.iter().map(|fact| &fact.member).filter(|member| member.is_started());
-    let mut found = found.filter(|member| member.name == name || member.is_at(address));
-    found.next().map(|member| {
-        format!("{} is a member with this machine's name ({name}) or address ({address})", member.title())
-    })
 }
 
 /// Takes away what Kubernetes keeps of a member that was removed. A Node of its name that belongs to another machine by

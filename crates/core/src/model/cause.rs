@@ -125,6 +125,8 @@ causes! {
     NoBundle => "no-bundle", GaveUp, Transient, "is the master up? `kubestrap status --cluster` shows its last report";
     /// Another master holds the register and is not known to be gone.
     HeldByOther => "held-by-other", GaveUp, Transient, "wait for the holder, or, when you know that it is gone, `kubestrap unlock init`";
+    /// Another machine of the cluster has this machine's name or address.
+    DuplicateNode => "duplicate-node", GaveUp, Transient, "give every machine a name and an address of its own";
     /// The bootstrap token no longer exists.
     TokenGone => "token-gone", GaveUp, Transient, "the master publishes a new one within a minute";
     /// The object store answers 5xx or not in time.

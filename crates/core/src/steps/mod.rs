@@ -7,6 +7,7 @@ mod complete;
 mod confirm;
 mod init;
 mod join;
+mod join_control_plane;
 mod preflight;
 mod publish;
 mod registry;
@@ -35,6 +36,10 @@ pub fn of(settings: &Settings) -> Vec<Box<dyn Step>> {
             }
             steps.push(Box::new(init::KubeadmInit));
             steps.push(Box::new(commit::CommitRegister));
+            // Without a key for the PKI no other machine can join, and nothing of it is asked.
+            if settings.pki.is_some() {
+                steps.push(Box::<join_control_plane::JoinControlPlane>::default());
+            }
             steps.push(Box::new(publish::PublishBundle));
             steps.push(Box::new(addons::ApplyAddons));
         }
