@@ -9,6 +9,7 @@ mod images;
 mod launch;
 mod register;
 mod registry;
+mod renew;
 mod report;
 pub(crate) mod rollout;
 
@@ -35,6 +36,7 @@ pub fn of(settings: &Settings) -> Vec<Box<dyn Duty>> {
         duties.push(Box::<bundle::BundleDuty>::default());
         duties.push(Box::new(register::RegisterDuty));
         duties.push(Box::<rollout::RolloutDuty>::default());
+        duties.push(Box::<renew::RenewDuty>::default());
     }
     duties
 }
