@@ -6,7 +6,9 @@ mod drift;
 mod end;
 mod grant;
 mod images;
+mod keep_pki;
 mod launch;
+pub(crate) mod lead;
 mod register;
 mod registry;
 mod renew;
@@ -33,10 +35,17 @@ pub fn of(settings: &Settings) -> Vec<Box<dyn Duty>> {
         Box::<launch::LaunchDuty>::default(),
     ];
     if settings.role == Role::Master {
+        // Without the setting there is one master, which leads without being elected.
+        if settings.pki.is_some() {
+            duties.push(Box::<lead::LeadDuty>::default());
+        }
         duties.push(Box::<bundle::BundleDuty>::default());
         duties.push(Box::new(register::RegisterDuty));
         duties.push(Box::<rollout::RolloutDuty>::default());
         duties.push(Box::<renew::RenewDuty>::default());
+        if settings.pki.is_some() {
+            duties.push(Box::<keep_pki::PkiDuty>::default());
+        }
     }
     duties
 }

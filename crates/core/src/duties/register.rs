@@ -1,7 +1,7 @@
 //! `keep-register`: the register says what this master made; one that a bucket rule deleted is put back (safety rule 3).
 
 use crate::engine::Duty;
-use crate::journal::Journal;
+use crate::journal::{AttemptKind, Journal};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::node::{Event, Node};
 use crate::store::Store;
@@ -25,10 +25,14 @@ impl Duty for RegisterDuty {
 
     async fn tick(&self, node: &Node) -> Outcome<Duration> {
         let journal = Journal::new(node.world.files.clone(), node.world.time.clone());
-        let Some((attempt, ca)) = journal.attempt()?.and_then(|a| a.committed.clone().map(|ca| (a, ca))) else {
+        let Some((attempt, ca)) = journal.attempt()?.and_then(|a| a.master_of().cloned().map(|ca| (a, ca))) else {
             return Ok(LOOK_EVERY);
         };
         let store = Store::of(node);
+        // A write of the lock that came late, after its turn was over, would lock the others out for ever.
+        if attempt.kind == AttemptKind::ControlPlane {
+            store.give_turn_back(attempt.id).await?;
+        }
         match store.register().await? {
             None => {
                 node.tell(&Event::Note("cluster.json vanished from the store; putting it back"));

@@ -45,7 +45,9 @@ fn certificate(begins: Timestamp, ends: Timestamp) -> String {
         let text = time.strftime("%y%m%d%H%M%SZ").to_string();
         der[at + 2..at + 15].copy_from_slice(text.as_bytes());
     }
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 /// A static pod as it runs.

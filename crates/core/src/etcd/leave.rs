@@ -1,0 +1,1 @@
+//! A master leaves: its own member goes, and its Node.
