@@ -112,6 +112,15 @@ pub enum Entry {
         /// The grant it is started for.
         grant: Uuid,
     },
+    /// The certificates of this control plane are about to be renewed; whether one of them had ended by then.
+    RenewalBegan {
+        /// Nobody could be asked, and nobody was served.
+        expired: bool,
+    },
+    /// They are renewed; the static pods do not use them yet.
+    CertificatesRenewed,
+    /// Every static pod uses them and is healthy.
+    RenewalEnded,
     /// A line of a newer version; kept, not understood.
     #[serde(other)]
     Unknown,
@@ -380,6 +389,9 @@ fn apply(attempt: &mut Attempt, entry: &Entry) {
         | Entry::StepEnded { .. }
         | Entry::HookStarted { .. }
         | Entry::LaunchSignalled { .. }
+        | Entry::RenewalBegan { .. }
+        | Entry::CertificatesRenewed
+        | Entry::RenewalEnded
         | Entry::Unknown => {}
     }
 }

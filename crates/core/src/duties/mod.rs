@@ -11,6 +11,7 @@ mod launch;
 pub(crate) mod lead;
 mod register;
 mod registry;
+mod renew;
 mod report;
 pub(crate) mod rollout;
 
@@ -41,6 +42,7 @@ pub fn of(settings: &Settings) -> Vec<Box<dyn Duty>> {
         duties.push(Box::<bundle::BundleDuty>::default());
         duties.push(Box::new(register::RegisterDuty));
         duties.push(Box::<rollout::RolloutDuty>::default());
+        duties.push(Box::<renew::RenewDuty>::default());
         if settings.pki.is_some() {
             duties.push(Box::<keep_pki::PkiDuty>::default());
         }

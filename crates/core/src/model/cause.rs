@@ -102,7 +102,7 @@ causes! {
     /// The machine or the store belongs to a cluster with another CA or uid.
     ForeignCluster => "foreign-cluster", Refused, Permanent, "check `cluster` and `store`; a rebuilt environment on the same bucket needs `kubestrap cluster retire`";
     /// The cluster already has a master that initialised it.
-    AlreadyEstablished => "already-established", Refused, Permanent, "give this machine `role: worker`; several masters are not supported yet";
+    AlreadyEstablished => "already-established", Refused, Permanent, "for a further master, configure `pki` on all masters (docs/ha.md); otherwise give this machine `role: worker`";
     /// The register vanished while other objects still name a cluster.
     RegisterMissing => "register-missing", Refused, Permanent, "restore cluster.json (the master that made the cluster puts it back when it runs), or `kubestrap cluster retire`";
     /// Another machine took the register over while we initialised.

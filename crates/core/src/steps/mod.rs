@@ -5,6 +5,7 @@ mod claim;
 mod commit;
 mod complete;
 mod confirm;
+mod endpoint;
 mod init;
 mod join;
 mod join_control_plane;
