@@ -2,6 +2,7 @@
 
 use crate::engine::Duty;
 use crate::journal::Journal;
+use crate::kube::lease::{FOLLOWING, leads};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::node::{Event, Node};
 use crate::store::Store;
@@ -24,6 +25,9 @@ impl Duty for RegisterDuty {
     }
 
     async fn tick(&self, node: &Node) -> Outcome<Duration> {
+        if !leads(node).await? {
+            return Ok(FOLLOWING);
+        }
         let journal = Journal::new(node.world.files.clone(), node.world.time.clone());
         let Some((attempt, ca)) = journal.attempt()?.and_then(|a| a.committed.clone().map(|ca| (a, ca))) else {
             return Ok(LOOK_EVERY);
