@@ -5,8 +5,8 @@
 
 use crate::config::settings::{Action as Configured, DriftSettings};
 use crate::engine::Duty;
-use crate::kube::lease::{FOLLOWING, leads};
 use crate::kube::Api;
+use crate::kube::lease::{FOLLOWING, leads};
 use crate::model::cause::{Failure, Outcome};
 use crate::node::{Event, Node, RolloutStatus};
 use crate::rollout::copies::{Act, acts, may_be_ended};

@@ -2,8 +2,8 @@
 //! the same store.
 
 use super::Store;
-use super::register::Seen;
 use super::gone::MachineGone;
+use super::register::Seen;
 use super::reports::ReportEntry;
 use super::settle::{Intent, Settled, TRIES, unsettled};
 use super::traces::Trace;
