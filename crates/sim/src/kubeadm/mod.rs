@@ -11,6 +11,8 @@ use crate::faults::Fault;
 use crate::images;
 use crate::rng::Rng;
 use crate::universe::Universe;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use kubestrap_core::ports::{JobEnd, JobSpec};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -196,12 +198,17 @@ fn end(universe: &Rc<Universe>, run: &Run, how: JobEnd, output: &str) {
 }
 
 /// A kubeconfig as the model writes and reads it: the server is always the endpoint.
-fn kubeconfig(ca: &str, user: &str) -> String {
+pub(crate) fn kubeconfig(ca: &str, user: &str) -> String {
     format!("apiVersion: v1\nkind: Config\nsimulated: {{ ca: \"{ca}\", user: \"{user}\" }}\n")
 }
 
-/// The CA pin and the user of a kubeconfig of the model.
+/// The CA pin and the user of a kubeconfig of the model, or of a real one with a client certificate of the model in it.
 pub fn read_kubeconfig(text: &str) -> Option<(String, String)> {
+    if let Some((_, rest)) = text.split_once("client-certificate-data") {
+        let word = rest.trim_start_matches(['"', ':', ' ']).split(|c: char| c == '"' || c.is_whitespace()).next()?;
+        let pem = STANDARD.decode(word).ok()?;
+        return crate::ports::vault::read_client(std::str::from_utf8(&pem).ok()?);
+    }
     let part = |key: &str| {
         let rest = text.split(&format!("{key}: \"")).nth(1)?;
         rest.split('"').next().map(str::to_owned)

@@ -7,6 +7,7 @@ mod files;
 mod jobs;
 mod local;
 mod objects;
+pub(crate) mod vault;
 
 use crate::network::{Far, Way};
 use crate::store::Writer;
@@ -67,7 +68,7 @@ impl Desk {
             metadata: desk.clone(),
             cloud: desk.clone(),
             cluster: desk.clone(),
-            vault: Rc::new(kubestrap_core::ports::Nobody),
+            vault: desk.clone(),
             etcd: Rc::new(kubestrap_core::ports::Nobody),
             host: desk.clone(),
             time: desk,
