@@ -12,6 +12,10 @@ pub mod leave;
 pub mod machines;
 pub mod operator;
 pub mod survey;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod tidy;
 
 pub use api::{Credentials, Member};
