@@ -99,7 +99,7 @@ impl Server {
             bytes => serde_json::from_slice(bytes).map_err(|_| (3, "invalid JSON in the request"))?,
         };
         let place = self.place();
-        let cluster = place.change(|cluster| drop(cluster.settle())).and_then(|()| place.cluster());
+        let cluster = place.change(Cluster::settle).and_then(|_| place.cluster());
         let cluster = cluster.map_err(|_| (13, "the stand-in's file of members can not be read"))?;
         let is_status = request.path == "/v3/maintenance/status";
         let is_serializable = request.path == "/v3/kv/range" && body["serializable"] == true;

@@ -134,7 +134,7 @@ impl Server {
     pub fn tick(&self) -> io::Result<()> {
         let place = self.place();
         let mut cluster = place.cluster()?;
-        if cluster.settle() { place.change(|cluster| drop(cluster.settle())) } else { Ok(()) }
+        if cluster.settle() { place.change(Cluster::settle).map(|_| ()) } else { Ok(()) }
     }
 }
 

@@ -127,11 +127,6 @@ impl<'a> Etcd<'a> {
         Ok(body["members"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Client URLs of the members that vote.
-    pub fn endpoints(&self) -> &[String] {
-        &self.endpoints
-    }
-
     /// `CheckClusterHealth`: a majority of the endpoints answers; each of them is asked until its time is over.
     ///
     /// # Errors

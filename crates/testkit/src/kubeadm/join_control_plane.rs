@@ -207,6 +207,10 @@ pub fn print_done() {
 /// # Errors
 /// Why the member stays.
 pub fn leave_etcd(run: &Run) -> Result<(), String> {
+    if Place::of(&run.root).cluster().is_ok_and(|cluster| cluster.members.len() < 2) {
+        // The only one is not removed, and need not be asked.
+        return Ok(());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let admin = Kubeconfig::read(&run.path(ADMIN)).map_err(|e| e.to_string())?;
     let shown = admin.credentials(&run.root).map_err(|e| e.to_string())?;
@@ -227,9 +231,6 @@ pub fn leave_etcd(run: &Run) -> Result<(), String> {
     let peer = format!("https://{host}:2380");
     let limits = Limits::of(run, None);
     let etcd = Etcd::from_cluster(run, &runtime, &admin, limits).map_err(|failure| failure.message)?;
-    if etcd.members()?.len() == 1 {
-        return Ok(());
-    }
     match etcd.member_id(&peer)? {
         Some(id) => etcd.remove(&id),
         None => Ok(()),
