@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod download;
 pub mod durable;
 pub mod ecr;
+pub mod etcd;
 pub mod files;
 pub mod host;
 pub mod images;
@@ -23,6 +24,7 @@ pub mod objects;
 pub mod ssm;
 pub mod time;
 pub mod token_cache;
+pub mod vault;
 
 use self::aws::Aws;
 use self::cloud::{AwsCloud, Endpoints};
@@ -35,6 +37,7 @@ use self::objects::folder::FolderStore;
 use self::objects::install::InBucket;
 use self::objects::s3::S3Store;
 use self::time::SystemTime;
+use self::vault::Keys;
 use kubestrap_core::config::settings::{Settings, StoreLocation};
 use kubestrap_core::model::cause::Outcome;
 use kubestrap_core::ports::{Files, Host, Jobs, Metadata, Objects, Time};
@@ -104,10 +107,10 @@ pub fn ports(settings: &Settings, opts: &Opts) -> Outcome<Ports> {
         files: early.files,
         jobs: early.jobs,
         metadata: early.metadata,
-        cloud: Rc::new(AwsCloud::new(aws, endpoints(settings))),
-        cluster: Rc::new(Api::new(names, &opts.root)),
-        vault: Rc::new(kubestrap_core::ports::Nobody),
-        etcd: Rc::new(kubestrap_core::ports::Nobody),
+        cloud: Rc::new(AwsCloud::new(aws.clone(), endpoints(settings))),
+        cluster: Rc::new(Api::new(names.clone(), &opts.root)),
+        vault: Rc::new(Keys::new(aws, settings.kms_endpoint.clone())),
+        etcd: Rc::new(etcd::Gateway::new(names, &opts.root)),
         host: early.host,
         time: early.time,
     })

@@ -68,6 +68,8 @@ pub enum Entry {
         /// The CA of the cluster it joined.
         ca: CaHash,
     },
+    /// This master is about to leave its cluster: its member is removed, and nothing is joined or reset by itself again.
+    Left,
     /// What this attempt left on the machine is about to be reset.
     ResetBegan,
     /// The machine is clean again.
@@ -110,6 +112,15 @@ pub enum Entry {
         /// The grant it is started for.
         grant: Uuid,
     },
+    /// The certificates of this control plane are about to be renewed; whether one of them had ended by then.
+    RenewalBegan {
+        /// Nobody could be asked, and nobody was served.
+        expired: bool,
+    },
+    /// They are renewed; the static pods do not use them yet.
+    CertificatesRenewed,
+    /// Every static pod uses them and is healthy.
+    RenewalEnded,
     /// A line of a newer version; kept, not understood.
     #[serde(other)]
     Unknown,
@@ -157,6 +168,8 @@ pub struct Attempt {
     pub joined: Option<CaHash>,
     /// Whether a reset began and did not end.
     pub resetting: bool,
+    /// Whether this machine left the cluster, or began to.
+    pub left: bool,
     /// Whether the machine became a node.
     pub completed: bool,
     /// The digest of the addons that were applied.
@@ -186,6 +199,7 @@ impl Attempt {
             committed: None,
             joined: None,
             resetting: false,
+            left: false,
             completed: false,
             addons: None,
         }
@@ -359,6 +373,7 @@ fn apply(attempt: &mut Attempt, entry: &Entry) {
         Entry::CommitAttempted => attempt.commit_attempted = true,
         Entry::Committed { ca } => attempt.committed = Some(ca.clone()),
         Entry::Joined { ca } => attempt.joined = Some(ca.clone()),
+        Entry::Left => attempt.left = true,
         Entry::ResetBegan => attempt.resetting = true,
         Entry::ResetDone => {
             attempt.resetting = false;
@@ -374,6 +389,9 @@ fn apply(attempt: &mut Attempt, entry: &Entry) {
         | Entry::StepEnded { .. }
         | Entry::HookStarted { .. }
         | Entry::LaunchSignalled { .. }
+        | Entry::RenewalBegan { .. }
+        | Entry::CertificatesRenewed
+        | Entry::RenewalEnded
         | Entry::Unknown => {}
     }
 }

@@ -314,8 +314,8 @@ impl Cluster for Gated {
 
 #[async_trait(?Send)]
 impl Vault for Gated {
-    fn authorities(&self, algorithm: KeyAlgorithm) -> Outcome<Authorities> {
-        self.go_sync(&reads(Method::VaultAuthorities, "", None), || self.ports.vault.authorities(algorithm))
+    fn authorities(&self, algorithm: KeyAlgorithm, life: Duration) -> Outcome<Authorities> {
+        self.go_sync(&reads(Method::VaultAuthorities, "", None), || self.ports.vault.authorities(algorithm, life))
     }
 
     fn client(&self, authority: &KeyPair, request: &ClientRequest) -> Outcome<KeyPair> {

@@ -3,7 +3,9 @@
 pub mod bundle;
 pub mod cause;
 pub mod identity;
+pub mod lock;
 pub mod names;
+pub mod pki;
 pub mod plain;
 pub mod register;
 pub mod report;

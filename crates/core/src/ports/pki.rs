@@ -93,8 +93,8 @@ pub struct ClientRequest {
 /// Keys and certificates, and the service that keeps a key. One attempt each; nothing of it is written anywhere.
 #[async_trait(?Send)]
 pub trait Vault {
-    /// New authorities of a cluster, valid for ten years like kubeadm's.
-    fn authorities(&self, algorithm: KeyAlgorithm) -> Outcome<Authorities>;
+    /// New authorities of a cluster, whose certificates live this long.
+    fn authorities(&self, algorithm: KeyAlgorithm, life: Duration) -> Outcome<Authorities>;
     /// A client's certificate, signed by this authority.
     fn client(&self, authority: &KeyPair, request: &ClientRequest) -> Outcome<KeyPair>;
     /// COSE_Encrypt0 (RFC 9052) with AES-256-GCM; `bound` is authenticated and not part of the result.
@@ -139,7 +139,7 @@ fn nobody<T>() -> Outcome<T> {
 
 #[async_trait(?Send)]
 impl Vault for Nobody {
-    fn authorities(&self, _algorithm: KeyAlgorithm) -> Outcome<Authorities> {
+    fn authorities(&self, _algorithm: KeyAlgorithm, _life: Duration) -> Outcome<Authorities> {
         nobody()
     }
     fn client(&self, _authority: &KeyPair, _request: &ClientRequest) -> Outcome<KeyPair> {

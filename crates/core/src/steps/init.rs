@@ -11,6 +11,7 @@ use crate::kubeadm::run::{self, Ended};
 use crate::kubeadm::{documents, tools};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::node::Node;
+use crate::pki;
 use crate::ports::{JobEnd, JobState};
 use crate::store::Store;
 use crate::store::register::Held;
@@ -44,7 +45,11 @@ impl Step for KubeadmInit {
     }
 
     async fn check(&self, node: &Node) -> Outcome<Verdict> {
-        let attempt = journal(node).attempt()?.filter(|attempt| attempt.kind == AttemptKind::Init);
+        let attempt = journal(node).attempt()?;
+        if attempt.as_ref().is_some_and(|attempt| attempt.kind == AttemptKind::ControlPlane) {
+            return Ok(Verdict::Done("this machine joins a cluster that another master made".into()));
+        }
+        let attempt = attempt.filter(|attempt| attempt.kind == AttemptKind::Init);
         let machine = Machine::look(&*node.world.files)?;
         match attempt.and_then(|attempt| attempt.initialised) {
             Some(ca) if machine.admin_conf && machine.ca.as_ref() == Some(&ca) => {
@@ -102,21 +107,30 @@ fn way(job: &JobState, attempt: &Attempt, machine: &Machine, api_is_ready: bool)
     }
 }
 
-/// `_held` is the proof that the register is ours: init demands it (safety rule 1).
-async fn begin(node: &Node, _held: &Held, attempt: &Attempt) -> Outcome<Ended> {
+/// `held` is the proof that the register is ours: init demands it (safety rule 1).
+async fn begin(node: &Node, held: &Held, attempt: &Attempt) -> Outcome<Ended> {
     let machine = Machine::look(&*node.world.files)?;
     let job = node.world.jobs.observe(&run::job_name("init")).await?;
     // No answer is as good as "not ready": what cannot be reached cannot be adopted.
     let ready = machine.admin_conf && Api::admin(&node.world.cluster).is_ready().await.unwrap_or(false);
     match way(&job, attempt, &machine, ready) {
         Way::Await => run::wait(node, "init").await,
-        Way::Start => start(node, attempt, &[]).await,
+        Way::Start => anew(node, held, attempt).await,
         Way::Complete => start(node, attempt, &["--skip-phases", PHASES_BEFORE_API]).await,
         Way::Reset => {
             reset::reset(node, ResetProof::from_journal(Some(attempt), &machine)?).await?;
-            start(node, attempt, &[]).await
+            anew(node, held, attempt).await
         }
     }
+}
+
+/// An init from the beginning. The authorities that are sealed for the cluster are there before kubeadm, which then makes
+/// none of its own; a machine that dies in between is dirty, and reset like after any other half of an init.
+async fn anew(node: &Node, held: &Held, attempt: &Attempt) -> Outcome<Ended> {
+    if node.settings.pki.is_some() {
+        pki::place(node, &pki::seal_new(node, held).await?)?;
+    }
+    start(node, attempt, &[]).await
 }
 
 async fn start(node: &Node, attempt: &Attempt, more: &[&str]) -> Outcome<Ended> {

@@ -5,11 +5,14 @@ mod claim;
 mod commit;
 mod complete;
 mod confirm;
+mod endpoint;
 mod init;
 mod join;
+mod join_control_plane;
 mod preflight;
 mod publish;
 mod registry;
+mod seal_pki;
 
 pub use claim::holder;
 pub(crate) use preflight::runtime_socket;
@@ -24,26 +27,28 @@ use std::time::Duration;
 
 /// The steps that these settings ask for.
 pub fn of(settings: &Settings) -> Vec<Box<dyn Step>> {
+    let mut steps: Vec<Box<dyn Step>> =
+        vec![Box::new(preflight::Preflight), Box::<registry::RegistryCredentials>::default()];
     match settings.role {
-        Role::Master => vec![
-            Box::new(preflight::Preflight),
-            Box::<registry::RegistryCredentials>::default(),
-            Box::<claim::ClaimRegister>::default(),
-            Box::new(init::KubeadmInit),
-            Box::new(commit::CommitRegister),
-            Box::new(publish::PublishBundle),
-            Box::new(addons::ApplyAddons),
-            Box::new(confirm::ConfirmNode),
-            Box::new(complete::Complete),
-        ],
-        Role::Worker => vec![
-            Box::new(preflight::Preflight),
-            Box::<registry::RegistryCredentials>::default(),
-            Box::<join::JoinCluster>::default(),
-            Box::new(confirm::ConfirmNode),
-            Box::new(complete::Complete),
-        ],
+        Role::Master => {
+            steps.push(Box::<claim::ClaimRegister>::default());
+            if settings.pki.is_some() {
+                steps.push(Box::new(seal_pki::SealPki));
+            }
+            steps.push(Box::new(init::KubeadmInit));
+            steps.push(Box::new(commit::CommitRegister));
+            // Without a key for the PKI no other machine can join, and nothing of it is asked.
+            if settings.pki.is_some() {
+                steps.push(Box::<join_control_plane::JoinControlPlane>::default());
+            }
+            steps.push(Box::new(publish::PublishBundle));
+            steps.push(Box::new(addons::ApplyAddons));
+        }
+        Role::Worker => steps.push(Box::<join::JoinCluster>::default()),
     }
+    steps.push(Box::new(confirm::ConfirmNode));
+    steps.push(Box::new(complete::Complete));
+    steps
 }
 
 /// The steps that `skip` and `only` leave. Both may name optional steps alone; anything else is a usage error.
