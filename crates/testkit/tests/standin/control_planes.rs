@@ -1,10 +1,11 @@
 //! Several control planes: joins, what they refuse, and what etcd says of it.
 
-#[path = "../../../../tests/integration/balancer.rs"]
-mod balancer;
+#[path = "../../../../tests/integration/network.rs"]
+mod network;
 
-use self::balancer::Network;
+use self::network::Network;
 use crate::machine::{Machine, TOKEN, eventually, said};
+use kubestrap_testkit::balancer::Balancer;
 use kubestrap_testkit::client::{self, Answer, Credentials};
 use kubestrap_testkit::{apiserver, files, pki};
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ impl Cluster {
     fn new() -> Cluster {
         let network = Network::new();
         let first = Machine::new();
+        balance(&network, &first);
         first.script_with("api: {signer_delay: 0, crd_delay: 0}");
         let (address, port, endpoint) = (network.address(1), network.port, network.endpoint());
         let made = first.init(&format!(
@@ -44,7 +46,7 @@ impl Cluster {
             assert!(joined.status.success(), "{}", said(&joined));
             cluster.machines.push(machine);
             let pod = format!("/api/v1/namespaces/kube-system/pods/etcd-m{n}");
-            eventually("its pods are known", || cluster.get(&cluster.network.endpoint(), &pod).status == 200);
+            eventually("its pods are known", || cluster.get(&cluster.endpoint(), &pod).status == 200);
         }
         cluster
     }
@@ -69,7 +71,7 @@ impl Cluster {
                  \x20   token: {TOKEN}\n    apiServerEndpoint: {}\n    caCertHashes: ['{}']\n\
                  nodeRegistration: {{name: m{n}, kubeletExtraArgs: [{{name: node-ip, value: {address}}}]}}\n\
                  controlPlane: {{localAPIEndpoint: {{advertiseAddress: {address}, bindPort: {}}}}}\n",
-                self.network.endpoint(),
+                self.endpoint(),
                 self.machines[0].pin(),
                 self.network.port,
             ),
@@ -105,9 +107,23 @@ impl Cluster {
         ask(client::call(endpoint, &admin, "GET", path, None)).expect("an answer")
     }
 
+    fn endpoint(&self) -> String {
+        self.network.endpoint().to_string()
+    }
+
     fn cut(&self, n: usize) {
         apiserver::stop(&self.machines[n - 1].path("/")).expect("stop");
     }
+}
+
+/// A balancer before the API servers; it ends with the tests.
+fn balance(network: &Network, first: &Machine) {
+    first.write("/targets", &network.targets());
+    let (at, targets) = (network.endpoint(), first.path("/targets"));
+    std::thread::spawn(move || {
+        let balancer = Balancer::new(targets).expect("a balancer");
+        ask(async { balancer.serve(tokio::net::TcpListener::bind(at).await.expect("listen")).await })
+    });
 }
 
 fn ask<T>(work: impl Future<Output = T>) -> T {
@@ -125,7 +141,7 @@ fn three_control_planes_are_one_cluster() {
         assert_eq!(node["spec"]["taints"][0]["key"], "node-role.kubernetes.io/control-plane");
         assert_eq!(node["status"]["addresses"][0]["address"], cluster.network.address(3).to_string());
     }
-    let pod = cluster.get(&cluster.network.endpoint(), "/api/v1/namespaces/kube-system/pods/etcd-m2").body;
+    let pod = cluster.get(&cluster.endpoint(), "/api/v1/namespaces/kube-system/pods/etcd-m2").body;
     let url = format!("https://{}:2379", cluster.network.address(2));
     assert_eq!(pod["metadata"]["annotations"]["kubeadm.kubernetes.io/etcd.advertise-client-urls"], url);
     let third = &cluster.machines[2];
@@ -143,7 +159,7 @@ fn three_control_planes_are_one_cluster() {
     assert!(statuses.iter().all(|status| status["leader"] == statuses[0]["leader"] && status["errors"].is_null()));
     // The API goes on without the first one, and leadership with it.
     cluster.cut(1);
-    assert_eq!(cluster.get(&cluster.network.endpoint(), "/readyz").status, 200);
+    assert_eq!(cluster.get(&cluster.endpoint(), "/readyz").status, 200);
     let leader = || cluster.etcd(2, "/v3/maintenance/status", json!({})).body["leader"].clone();
     assert_ne!(leader(), statuses[0]["leader"]);
 }
@@ -203,7 +219,7 @@ fn a_dead_member_is_in_the_way_until_it_is_removed() {
     for pod in ["etcd-m3", "kube-apiserver-m3"] {
         let path = format!("/api/v1/namespaces/kube-system/pods/{pod}?gracePeriodSeconds=0");
         let admin = cluster.machines[0].admin();
-        let gone = ask(client::call(&cluster.network.endpoint(), &admin, "DELETE", &path, None)).expect("an answer");
+        let gone = ask(client::call(&cluster.endpoint(), &admin, "DELETE", &path, None)).expect("an answer");
         assert_eq!(gone.status, 200, "{}", gone.message());
     }
     let fourth = cluster.next();
@@ -211,7 +227,7 @@ fn a_dead_member_is_in_the_way_until_it_is_removed() {
     assert!(joined.status.success(), "{}", said(&joined));
     assert_eq!(cluster.voters(4), ["m1", "m2", "m4"]);
     // The dead one's mirrors stay away, for its kubelet does not live.
-    let pod = cluster.get(&cluster.network.endpoint(), "/api/v1/namespaces/kube-system/pods/etcd-m3");
+    let pod = cluster.get(&cluster.endpoint(), "/api/v1/namespaces/kube-system/pods/etcd-m3");
     assert_eq!(pod.status, 404);
     // It was removed while it was away: its etcd does not come back.
     let third = &cluster.machines[2];
@@ -247,7 +263,7 @@ fn a_join_that_died_late_is_completed_by_its_last_phases() {
     ));
     assert_eq!(cluster.join(&second, 2, &[]).status.code(), None);
     assert_eq!(cluster.voters(1), ["m1", "m2"]);
-    let node = || cluster.get(&cluster.network.endpoint(), "/api/v1/nodes/m2").body["metadata"]["labels"].clone();
+    let node = || cluster.get(&cluster.endpoint(), "/api/v1/nodes/m2").body["metadata"]["labels"].clone();
     assert!(node()["node-role.kubernetes.io/control-plane"].is_null());
     let done = "preflight,control-plane-prepare,check-etcd,kubelet-start,etcd-join,kubelet-wait-bootstrap";
     let joined = cluster.join(&second, 2, &["--skip-phases", done]);
