@@ -144,7 +144,9 @@ fn stall(universe: &Rc<Universe>, machine: usize) {
 /// Loses a machine, but never the last master.
 fn lose(universe: &Rc<Universe>, machine: usize, calamity: Calamity) {
     let masters = universe.survivors().filter(|machine| machine.role == Role::Master).count();
-    if universe.machines[machine].role == Role::Worker || masters > 1 {
+    // A cluster that is lost shows nothing but that; the worst moment may well be too early for the others.
+    let kept = calamity == Calamity::DeathOfHolder || !universe.scenario.pki || universe.can_miss(machine);
+    if universe.machines[machine].role == Role::Worker || (masters > 1 && kept) {
         universe.count(calamity.name());
         universe.die(machine);
     }

@@ -24,12 +24,12 @@ impl Etcd for Desk {
         let universe = &self.universe;
         let failed = |cause, why: &str| Err(Failure::new(cause, format!("POST {}{path}", access.endpoint), why));
         let Some(machine) = self.machine_behind(&access.endpoint) else {
-            return failed(Cause::ApiUnavailable, "no route to host");
+            return failed(Cause::EtcdUnavailable, "no route to host");
         };
         let local = machine == self.machine;
         if local { universe.sleep(universe.travel()).await } else { self.there(Far::Api).await }
         if universe.strikes(Fault::EtcdFails) {
-            return failed(Cause::ApiUnavailable, "the connection broke");
+            return failed(Cause::EtcdUnavailable, "the connection broke");
         }
         if !local && universe.api_cut(machine) {
             universe.count("request-lost-in-cut");
@@ -39,7 +39,7 @@ impl Etcd for Desk {
             let etcds = universe.etcds.borrow();
             etcds[*number].member(*id).is_some_and(|member| universe.member_runs(*number, member))
         });
-        let Some((number, id)) = running else { return failed(Cause::ApiUnavailable, "connection refused") };
+        let Some((number, id)) = running else { return failed(Cause::EtcdUnavailable, "connection refused") };
         if let Err(why) = self.handshake(number, access) {
             return failed(Cause::Tls, &why);
         }
@@ -52,7 +52,7 @@ impl Etcd for Desk {
         let lost = changes && universe.strikes(Fault::EtcdAnswerLost);
         if local { universe.sleep(universe.travel()).await } else { self.back(Far::Api).await }
         if lost {
-            return failed(Cause::ApiUnavailable, "the connection broke before the answer came");
+            return failed(Cause::EtcdUnavailable, "the connection broke before the answer came");
         }
         let (status, body) = match answer {
             Ok(body) => (200, body),
