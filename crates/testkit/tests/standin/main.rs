@@ -7,4 +7,5 @@ mod init_join;
 mod machine;
 mod moto;
 mod refusals;
+mod renew;
 mod servers;
