@@ -23,6 +23,7 @@ pub mod objects;
 pub mod ssm;
 pub mod time;
 pub mod token_cache;
+pub mod vault;
 
 use self::aws::Aws;
 use self::cloud::{AwsCloud, Endpoints};
@@ -35,6 +36,7 @@ use self::objects::folder::FolderStore;
 use self::objects::install::InBucket;
 use self::objects::s3::S3Store;
 use self::time::SystemTime;
+use self::vault::Keys;
 use kubestrap_core::config::settings::{Settings, StoreLocation};
 use kubestrap_core::model::cause::Outcome;
 use kubestrap_core::ports::{Files, Host, Jobs, Metadata, Objects, Time};
@@ -104,9 +106,9 @@ pub fn ports(settings: &Settings, opts: &Opts) -> Outcome<Ports> {
         files: early.files,
         jobs: early.jobs,
         metadata: early.metadata,
-        cloud: Rc::new(AwsCloud::new(aws, endpoints(settings))),
+        cloud: Rc::new(AwsCloud::new(aws.clone(), endpoints(settings))),
         cluster: Rc::new(Api::new(names, &opts.root)),
-        vault: Rc::new(kubestrap_core::ports::Nobody),
+        vault: Rc::new(Keys::new(aws, settings.kms_endpoint.clone())),
         etcd: Rc::new(kubestrap_core::ports::Nobody),
         host: early.host,
         time: early.time,

@@ -16,6 +16,7 @@ mod exit_codes;
 mod install;
 mod job;
 mod last_word;
+mod pki;
 mod plan;
 mod plot;
 mod reset;
@@ -131,6 +132,7 @@ enum Verb {
     Reset(reset::Reset),
     Rollout(rollout::Rollout),
     Token(token::Token),
+    Pki(pki::Pki),
     Cluster(cluster::ClusterVerb),
     Ecr(ecr::Ecr),
     #[command(hide = true)]
@@ -199,6 +201,7 @@ async fn dispatch(verb: Verb, global: &Global, screen: &Screen) -> Outcome<ExitC
         Verb::Reset(verb) => verb.run(global).await,
         Verb::Rollout(verb) => verb.run(global).await,
         Verb::Token(verb) => verb.run(global).await,
+        Verb::Pki(verb) => verb.run(global).await,
         Verb::Cluster(verb) => verb.run(global).await,
         Verb::Ecr(verb) => verb.run(),
         Verb::EcrCredentialProvider(verb) => verb.run(),

@@ -53,7 +53,7 @@ fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Set
         store: StoreLocation::S3 { bucket: "sim".to_owned(), prefix: String::new() },
         s3: Default::default(),
         control_plane_endpoint: is_master.then_some(endpoint),
-        pki: None,
+        pki: scenario.pki.then(|| crate::sealing::key(scenario.ground)),
         ca_pin: None,
         identity: Default::default(),
         metadata_endpoint: None,

@@ -204,11 +204,11 @@ fn expire(universe: &Rc<Universe>) {
 pub fn revoke(universe: &Rc<Universe>) {
     universe.count("tokens-revoked");
     universe.note_world(format_args!("an administrator deletes all bootstrap tokens"));
-    let mut etcds = universe.etcds.borrow_mut();
-    let mut monitor = universe.monitor.borrow_mut();
-    for etcd in etcds.iter_mut() {
-        let skew = universe.machines[etcd.machine].clock.skew();
-        let tokens = std::mem::take(&mut etcd.tokens);
+    let clusters = universe.etcds.borrow().len();
+    for etcd in 0..clusters {
+        let skew = universe.machines[universe.clock_of(etcd)].clock.skew();
+        let tokens = std::mem::take(&mut universe.etcds.borrow_mut()[etcd].tokens);
+        let mut monitor = universe.monitor.borrow_mut();
         monitor.revoked.extend(tokens.into_iter().map(|(id, token)| (id, (token.expires_at, skew))));
     }
 }

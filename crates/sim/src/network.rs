@@ -53,6 +53,13 @@ impl Machine {
     }
 }
 
+impl Universe {
+    /// Whether nobody reaches what runs on this machine, or gets an answer from it.
+    pub fn api_cut(&self, machine: usize) -> bool {
+        self.machines[machine].way(Far::Api, self.timeline.now()) != Way::Open
+    }
+}
+
 /// Cuts a machine off from something, for minutes.
 pub fn partition(universe: &Rc<Universe>, machine: usize) {
     let (from, name): (&[Far], _) = match universe.rng.below(4) {

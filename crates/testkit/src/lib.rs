@@ -3,6 +3,7 @@
 //!
 //! - [`kubeadm`]: a `kubeadm` that is as strict as the real one, and [`apiserver`], the API server it starts;
 //! - [`autoscaling`]: lifecycle actions that wait for their completion;
+//! - [`balancer`]: a load balancer before API servers;
 //! - [`ctr`]: containerd's client, with images that are rows in a file;
 //! - [`ecr`]: ECR's API with tokens that die soon, before a real registry;
 //! - [`imds`]: an instance metadata service, version 2;
@@ -11,6 +12,7 @@
 
 pub mod apiserver;
 pub mod autoscaling;
+pub mod balancer;
 pub mod client;
 pub mod ctr;
 pub mod ecr;

@@ -138,6 +138,16 @@ pub enum PkiSettings {
     PassphraseFile(PathBuf),
 }
 
+impl std::fmt::Display for PkiSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PkiSettings::Kms(key_id) => write!(f, "KMS key {key_id}"),
+            PkiSettings::KeyFile(path) => write!(f, "the key file {}", path.display()),
+            PkiSettings::PassphraseFile(path) => write!(f, "the passphrase in {}", path.display()),
+        }
+    }
+}
+
 /// Times and limits of joining.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinSettings {

@@ -57,10 +57,6 @@ pub(super) async fn fresh(node: &Node, uid: Uuid) -> Outcome<(KeyRecord, SealKey
 
 /// The key that this machine has for that bundle.
 pub(super) async fn known(node: &Node, bundle: &PkiBundle) -> Outcome<SealKey> {
-    let of_another_kind = |own: &str| {
-        let why = format!("it is sealed with {}, and this machine is configured with {own}", bundle.key.describe());
-        Err(super::rejected(node, "open", why))
-    };
     match (configured(node)?, &bundle.key) {
         (PkiSettings::Kms(key_id), KeyRecord::Kms { wrapped, .. }) => {
             let request = kms(node, key_id, bundle.uid)?;
@@ -78,9 +74,10 @@ pub(super) async fn known(node: &Node, bundle: &PkiBundle) -> Outcome<SealKey> {
             }
             node.world.vault.stretch(&passphrase_in(node, path)?, &salt.0, *rounds)
         }
-        (PkiSettings::Kms(key_id), _) => of_another_kind(&format!("KMS key {key_id}")),
-        (PkiSettings::KeyFile(path), _) => of_another_kind(&format!("the key file {}", path.display())),
-        (PkiSettings::PassphraseFile(path), _) => of_another_kind(&format!("the passphrase in {}", path.display())),
+        (own, record) => {
+            let why = format!("it is sealed with {}, and this machine is configured with {own}", record.describe());
+            Err(super::rejected(node, "open", why))
+        }
     }
 }
 

@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(cause(decide(None, Some(&committed), &machine(None), "test", false)), Cause::ForeignCluster);
         assert_eq!(cause(decide(None, None, &machine(Some(1)), "test", false)), Cause::ForeignState);
         assert_eq!(
-            cause(decide(None, Some(&attempt(1, AttemptKind::Join)), &machine(Some(1)), "test")),
+            cause(decide(None, Some(&attempt(1, AttemptKind::Join)), &machine(Some(1)), "test", false)),
             Cause::ForeignState
         );
     }

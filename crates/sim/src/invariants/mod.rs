@@ -5,6 +5,7 @@ mod bundle;
 mod jobs;
 mod logins;
 mod machines;
+mod members;
 mod register;
 mod secrets;
 mod settled;
@@ -38,6 +39,8 @@ pub struct Monitor {
     pub unlocked: BTreeSet<usize>,
     /// Tokens that an administrator deleted: when they would have died, and how wrong their API server's clock is.
     pub revoked: BTreeMap<String, (Timestamp, SignedDuration)>,
+    /// Machines whose join lock was taken from them by an operator, alive.
+    pub unlocked_joins: BTreeSet<usize>,
     /// Logins of ECR, in the order in which they were given.
     logins: Vec<Given>,
     /// Until when a machine that was denied a login may be without one.

@@ -3,6 +3,7 @@
 mod api;
 mod cloud;
 mod ecr;
+mod etcd;
 mod files;
 mod jobs;
 mod local;
@@ -68,7 +69,7 @@ impl Desk {
             cloud: desk.clone(),
             cluster: desk.clone(),
             vault: Rc::new(kubestrap_core::ports::Nobody),
-            etcd: Rc::new(kubestrap_core::ports::Nobody),
+            etcd: desk.clone(),
             host: desk.clone(),
             time: desk,
         }

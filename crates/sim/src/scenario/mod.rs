@@ -133,6 +133,10 @@ pub struct Scenario {
     pub clones: u64,
     /// In the middle every machine is terminated, and the same number of new ones starts on the same bucket.
     pub rebuilt: bool,
+    /// The cluster's keys are sealed into the store: every master becomes a member of the control plane.
+    pub pki: bool,
+    /// So many masters at most are started, each in the place of one that was lost.
+    pub spare_masters: u64,
     /// Workers are of an Auto Scaling group, and early on there is a new image for them.
     pub rolls: bool,
     /// All but the first master start this much later.

@@ -30,6 +30,8 @@ const BASE: Scenario = Scenario {
     rash_operator: false,
     clones: 0,
     rebuilt: false,
+    pki: false,
+    spare_masters: 0,
     rolls: false,
     first_alone: Duration::ZERO,
     stagger: Duration::from_secs(60),
