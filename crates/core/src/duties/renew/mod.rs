@@ -33,8 +33,10 @@ use turn::Turn;
 const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
 /// And some live minutes.
 const LOOK_AT_LEAST: Duration = Duration::from_secs(10);
-/// How often another master, or an API server that restarts, is looked at.
+/// How often another master's renewal is looked at.
 const WAIT: Duration = Duration::from_secs(30);
+/// How often a master that is away is looked for. There are weeks.
+const WAIT_FOR_MASTER: Duration = Duration::from_secs(10 * 60);
 const SOON: Duration = Duration::from_secs(2);
 /// What could not be renewed is tried again after this.
 const REST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -122,7 +124,7 @@ impl RenewDuty {
             let away = ready_nodes::not_ready(&nodes, &node.identity.node_name);
             if !away.is_empty() && !leaves.is_urgent(now, past.made_after) {
                 self.tell(node, &format!("certificates are due; waiting until {} is Ready", away.join(", ")));
-                return Ok(node.jitter(WAIT));
+                return Ok(node.jitter(WAIT_FOR_MASTER));
             }
             if let Some(holder) = self.turn.take(node, api).await? {
                 self.tell(node, &format!("certificates are due; waiting for {holder}, which renews its own"));

@@ -111,7 +111,8 @@ impl Host {
             );
             host.put(&format!("/etc/kubernetes/manifests/{pod}.yaml"), &text, 0o600);
         }
-        let journal = Journal::new(host.clone(), host.time.clone());
+        // It joined when the certificates were made.
+        let journal = Journal::new(host.clone(), Rc::new(Ahead(time.clone(), left - host.life.get())));
         journal.begin(Uuid::from_u128(1), AttemptKind::ControlPlane, Uuid::from_u128(9), true).expect("a disk");
         journal.note(Entry::Joined { ca: ca(1) }).expect("a disk");
         host.pass();
