@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 /// Refuses (`Configuration`) a master that may have others beside it, when `control_plane_endpoint` is this machine: every
 /// node would lose the API server with it. Nothing is asked of workers, and of masters without `pki`.
-pub(super) fn refuse_own(node: &Node) -> Outcome<()> {
+pub fn refuse_own(node: &Node) -> Outcome<()> {
     let settings = &node.settings;
     let Some(endpoint) = settings.control_plane_endpoint.as_ref().filter(|_| settings.pki.is_some()) else {
         return Ok(());

@@ -10,6 +10,7 @@ mod tests;
 mod turn;
 
 use crate::engine::Duty;
+use crate::journal::Entry;
 use crate::kube::{Api, encode_segment};
 use crate::kubeadm::certificates::Leaves;
 use crate::kubeadm::documents;
@@ -133,17 +134,17 @@ impl RenewDuty {
             let first = due.first().map_or("", |leaf| leaf.path);
             self.tell(node, &format!("renewing {} certificates, {first} first", due.len()));
         }
-        journal(node).note(crate::journal::Entry::RenewalBegan { expired })?;
+        journal(node).note(Entry::RenewalBegan { expired })?;
         Ok(Duration::ZERO)
     }
 
     async fn renew(&self, node: &Node, api: &Api, leaves: &Leaves, past: &Past, expired: bool) -> Outcome<Duration> {
-        let is_due = !leaves.due(node.world.time.now(), past.made_after).is_empty();
+        let due = leaves.due(node.world.time.now(), past.made_after);
         let job = node.world.jobs.observe(&run::job_name(COMMAND)).await?;
         let ended = match job {
             JobState::Running { .. } => run::wait(node, COMMAND).await?,
             // It ended before the journal said so.
-            _ if !is_due => Ended::Well,
+            _ if due.is_empty() => Ended::Well,
             _ => {
                 // Whoever lost the turn, for it was away for long, asks for it again.
                 if !expired && let Some(holder) = self.turn.take(node, api).await? {
@@ -155,7 +156,9 @@ impl RenewDuty {
         };
         match ended {
             Ended::Well => {
-                journal(node).note(crate::journal::Entry::CertificatesRenewed)?;
+                let now = Leaves::read(&*node.world.files)?;
+                let all = !due.iter().any(|before| now.list.contains(before));
+                journal(node).note(Entry::CertificatesRenewed { all })?;
                 node.world.jobs.forget(&run::job_name(COMMAND)).await?;
                 Ok(Duration::ZERO)
             }
@@ -206,7 +209,7 @@ impl RenewDuty {
         if !expired {
             self.turn.give_back(node, api).await?;
         }
-        journal(node).note(crate::journal::Entry::RenewalEnded)?;
+        journal(node).note(Entry::RenewalEnded)?;
         let ends = super::certificates::earliest_expiry(node)?;
         node.update(|status| status.certificates_expire_at = ends);
         self.awaited.replace(None);
