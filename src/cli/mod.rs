@@ -17,6 +17,8 @@ mod exit_codes;
 mod install;
 mod job;
 mod last_word;
+mod leave;
+mod member;
 mod pki;
 mod plan;
 mod plot;
@@ -131,6 +133,8 @@ enum Verb {
     Install(install::Install),
     Unlock(unlock::Unlock),
     Reset(reset::Reset),
+    Member(member::Member),
+    Leave(leave::Leave),
     Rollout(rollout::Rollout),
     Token(token::Token),
     Pki(pki::Pki),
@@ -200,6 +204,8 @@ async fn dispatch(verb: Verb, global: &Global, screen: &Screen) -> Outcome<ExitC
         Verb::Install(verb) => verb.run(global).await,
         Verb::Unlock(verb) => verb.run(global).await,
         Verb::Reset(verb) => verb.run(global).await,
+        Verb::Member(verb) => verb.run(global).await,
+        Verb::Leave(verb) => verb.run(global).await,
         Verb::Rollout(verb) => verb.run(global).await,
         Verb::Token(verb) => verb.run(global).await,
         Verb::Pki(verb) => verb.run(global).await,

@@ -97,7 +97,11 @@ impl Universe {
         }
         let universe = self.clone();
         self.timeline.after(self.rng.between(Duration::from_secs(20), Duration::from_secs(120)), move || {
-            let spare = universe.machines.iter().find(|machine| !machine.is_launched() && machine.role == role).map(|machine| machine.index);
+            let spare = universe
+                .machines
+                .iter()
+                .find(|machine| !machine.is_launched() && machine.role == role)
+                .map(|machine| machine.index);
             spare.into_iter().for_each(|spare| universe.launch(spare));
         });
     }

@@ -85,10 +85,7 @@ impl Universe {
         let machine = member.machine;
         let state = self.machines[machine].state.borrow();
         let on_disk = || state.disk.text(ETCD_DATA).is_some_and(|text| text == data(number, member.id));
-        member.runs_from <= self.timeline.now()
-            && state.disk.has(ETCD_MANIFEST)
-            && on_disk()
-            && self.runs_pods(machine)
+        member.runs_from <= self.timeline.now() && state.disk.has(ETCD_MANIFEST) && on_disk() && self.runs_pods(machine)
     }
 
     /// Whether a member runs and is reached from a machine.
@@ -169,9 +166,7 @@ impl Universe {
     /// Whether every voter has been connected for a while: without that etcd adds nobody.
     fn fully_connected(&self, number: usize, etcd: &Etcd, from: usize) -> bool {
         let now = self.timeline.now();
-        let steady = |member: &Member| {
-            now >= member.runs_from + HEALTH_INTERVAL || etcd.voters().count() == 1
-        };
+        let steady = |member: &Member| now >= member.runs_from + HEALTH_INTERVAL || etcd.voters().count() == 1;
         etcd.voters().all(|member| self.member_seen(number, member, from) && steady(member))
     }
 

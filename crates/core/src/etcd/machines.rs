@@ -22,8 +22,6 @@ pub struct ControlPlane {
     pub facts: NodeFacts,
     /// Its internal addresses.
     pub addresses: Vec<IpAddr>,
-    /// `spec.providerID`.
-    pub provider_id: Option<String>,
 }
 
 /// Every Node of the control plane. Fifty masters are more than etcd bears.
@@ -40,7 +38,6 @@ pub fn read(node: &Value) -> Option<ControlPlane> {
     Some(ControlPlane {
         facts: NodeFacts::read(node)?,
         addresses: internal.filter_map(|address| address.get("address")?.as_str()?.parse().ok()).collect(),
-        provider_id: node.pointer("/spec/providerID").and_then(Value::as_str).map(str::to_owned),
     })
 }
 
@@ -73,8 +70,9 @@ pub struct Machine {
 }
 
 /// The machine of a Node, by its providerID. `api_clock`: the API server's clock now, or earlier.
-pub fn of_node(node: &Node, facts: &NodeFacts, provider_id: &str, api_clock: Option<Timestamp>) -> Option<Machine> {
+pub fn of_node(node: &Node, facts: &NodeFacts, api_clock: Option<Timestamp>) -> Option<Machine> {
     let instance = facts.instance.clone()?;
+    let provider_id = facts.provider_id.as_deref()?;
     let own = node.identity.ec2()?;
     // `aws:///eu-west-1a/i-...`; account and partition are not in it: a cluster lives in one.
     let zone = provider_id.trim_start_matches("aws://").trim_start_matches('/').split('/').next().unwrap_or_default();
@@ -124,8 +122,7 @@ impl<'a> Finder<'a> {
         };
         let own = self.node.identity.key();
         if let Some(found) = self.nodes.iter().find(is_it)
-            && let Some(machine) =
-                found.provider_id.as_deref().and_then(|id| of_node(self.node, &found.facts, id, clock))
+            && let Some(machine) = of_node(self.node, &found.facts, clock)
             && machine.holder.identity != own
         {
             return Ok(vec![machine]);

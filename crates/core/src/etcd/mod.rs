@@ -10,6 +10,7 @@ pub mod clean;
 pub mod decide;
 pub mod leave;
 pub mod machines;
+pub mod operator;
 pub mod own;
 pub mod survey;
 pub mod tidy;

@@ -16,16 +16,8 @@ const fn ms(milliseconds: u64) -> Duration {
 
 const PKI: &str = "/etc/kubernetes/pki";
 /// What must have been placed beforehand (kubeadm app/phases/copycerts, SharedCertificateExists).
-const SHARED: &[&str] = &[
-    "ca.crt",
-    "ca.key",
-    "front-proxy-ca.crt",
-    "front-proxy-ca.key",
-    "etcd/ca.crt",
-    "etcd/ca.key",
-    "sa.pub",
-    "sa.key",
-];
+const SHARED: &[&str] =
+    &["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "etcd/ca.crt", "etcd/ca.key", "sa.pub", "sa.key"];
 /// kubeadm tries a call of etcd this long (EtcdAPICallTimeout), twice with the check before.
 const ETCD_CALLS: Duration = Duration::from_secs(240);
 /// Endpoints of masters that are gone are tried in vain, when their pods are still listed (kubeadm#2071; measured: 146 s
@@ -50,7 +42,8 @@ pub(super) const PHASES: &[Phase] = &[
 
 fn preflight(universe: &Rc<Universe>, run: &Run) -> Next {
     let state = universe.machines[run.machine].state.borrow();
-    for path in ["/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf", API_MANIFEST, ETCD_MANIFEST] {
+    for path in ["/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf", API_MANIFEST, ETCD_MANIFEST]
+    {
         if state.disk.has(path) {
             return Next::Fail(format!("[ERROR FileAvailable]: {path} already exists"));
         }

@@ -27,7 +27,11 @@ impl Etcd for Desk {
             return failed(Cause::ApiUnavailable, "no route to host");
         };
         let local = machine == self.machine;
-        if local { universe.sleep(universe.travel()).await } else { self.there(Far::Api).await }
+        if local {
+            universe.sleep(universe.travel()).await
+        } else {
+            self.there(Far::Api).await
+        }
         if universe.strikes(Fault::EtcdFails) {
             return failed(Cause::ApiUnavailable, "the connection broke");
         }
@@ -50,7 +54,11 @@ impl Etcd for Desk {
         }
         let changes = !matches!(path, "/v3/cluster/member/list" | "/v3/maintenance/status");
         let lost = changes && universe.strikes(Fault::EtcdAnswerLost);
-        if local { universe.sleep(universe.travel()).await } else { self.back(Far::Api).await }
+        if local {
+            universe.sleep(universe.travel()).await
+        } else {
+            self.back(Far::Api).await
+        }
         if lost {
             return failed(Cause::ApiUnavailable, "the connection broke before the answer came");
         }
