@@ -105,15 +105,15 @@ fn a_holder_whose_agent_is_gone_is_followed_after_ten_minutes() {
 
 #[test]
 fn while_a_master_is_away_nobody_begins_until_it_is_urgent() {
-    let masters = Masters::new(3, DAY * 29);
+    let masters = Masters::new(3, DAY * 16);
     masters.away.borrow_mut().push("master-3".to_owned());
     let mut agents = Agents::of(&masters);
     agents.stopped.push(2);
-    agents.live(13 * 24 * 60);
+    agents.live(20 * 60);
     assert!(masters.hosts.iter().all(|host| host.renewals.get() == 0));
     let told = masters.hosts[0].notes.borrow().clone();
     assert_eq!(told, ["certificates are due; waiting until master-3 is Ready"]);
-    agents.live(2 * 24 * 60);
+    agents.live(6 * 60);
     assert_eq!(masters.hosts.iter().filter(|host| host.renewals.get() == 1).count(), 2);
 }
 

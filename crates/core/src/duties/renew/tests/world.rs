@@ -482,7 +482,9 @@ impl Agents {
         while let Some(index) = (0..self.next.len()).filter(|n| !self.stopped.contains(n)).min_by_key(|n| self.next[*n])
         {
             let at = self.next[index].max(time.now());
-            time.pass(Duration::try_from(at.min(until).duration_since(time.now())).expect("not the past"));
+            time.pass(
+                Duration::try_from(at.min(until).max(time.now()).duration_since(time.now())).expect("not the past"),
+            );
             self.masters.look();
             if at >= until {
                 break;
