@@ -119,13 +119,16 @@ impl RenewDuty {
             );
         } else {
             must_be_ready(api, "this machine's API server").await?;
-            // kubeadm reads the lives of certificates from the cluster, through the endpoint; without them it takes its defaults.
-            must_be_ready(&Api::admin(&node.world.cluster), "the control plane endpoint").await?;
-            let nodes = api.get(MASTERS).await?.unwrap_or_default();
-            let away = ready_nodes::not_ready(&nodes, &node.identity.node_name);
-            if !away.is_empty() && !leaves.is_urgent(now, past.made_after) {
-                self.tell(node, &format!("certificates are due; waiting until {} is Ready", away.join(", ")));
-                return Ok(node.jitter(WAIT_FOR_MASTER));
+            if !leaves.is_urgent(now, past.made_after) {
+                // kubeadm reads the lives of certificates from the cluster, through the endpoint; without them it takes its
+                // defaults, which is better than to let them end.
+                must_be_ready(&Api::admin(&node.world.cluster), "the control plane endpoint").await?;
+                let nodes = api.get(MASTERS).await?.unwrap_or_default();
+                let away = ready_nodes::not_ready(&nodes, &node.identity.node_name);
+                if !away.is_empty() {
+                    self.tell(node, &format!("certificates are due; waiting until {} is Ready", away.join(", ")));
+                    return Ok(node.jitter(WAIT_FOR_MASTER));
+                }
             }
             if let Some(holder) = self.turn.take(node, api).await? {
                 self.tell(node, &format!("certificates are due; waiting for {holder}, which renews its own"));
