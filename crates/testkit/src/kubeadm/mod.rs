@@ -1,16 +1,20 @@
 //! The kubeadm stand-in: the same commands, documents, checks, files, texts and exit codes as kubeadm 1.36, without
 //! containers. `--rootfs` is a prefix here and not a chroot, so that it works without root.
 
+mod certs;
 mod component;
 mod component_fields;
 mod config;
 pub mod documents;
+mod etcd_client;
 mod flags;
 mod init;
 mod init_api;
 mod join;
+mod join_control_plane;
 mod kubeconfig;
 mod kubelet;
+mod manifests;
 mod preflight;
 mod renew;
 mod reset;

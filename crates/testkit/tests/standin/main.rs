@@ -2,6 +2,7 @@
 #![allow(missing_docs)] // A test's name says what it is about.
 
 mod api;
+mod control_planes;
 mod faults;
 mod init_join;
 mod machine;
