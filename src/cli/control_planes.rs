@@ -201,7 +201,22 @@ mod tests {
         ];
         let all = [report("m1", true, Some(members)), report("m2", false, None), report("m3", false, None)];
         let view = ControlPlanes::of(all.iter().map(|report| (report, false)));
-        insta::assert_snapshot!(view.human(at(60)), @"");
+        insta::assert_snapshot!(view.human(at(60)), @r"
+        CONTROL PLANE  LEADS  ETCD           HEALTH     MACHINE     CERTIFICATES
+        (unstarted)    -      unstarted      NO ANSWER  -           -
+        m0             -      voter          NO ANSWER  terminated  -
+        m1             yes    voter, leader  healthy    -           in 99 d
+        m2             -      voter          healthy    -           in 99 d
+        m3             -      voter          NO ANSWER  -           in 99 d
+        (etcd's members as m1 saw them 60 s ago)
+
+        m0: removed: its machine is terminated
+
+        Warning: 2 of 4 voters of etcd answer: it has no quorum, and nothing can be changed in the cluster. Bring
+          machines back; nothing is removed before (docs/ha.md)
+
+        Warning: 4 masters survive the loss of 1, as 3 do: an odd number is better (docs/ha.md)
+        ");
         assert_eq!(view.json()["leader"], "m1");
         assert_eq!(view.json()["masters"][3]["member"]["role"], "voter");
     }
