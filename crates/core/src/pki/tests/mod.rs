@@ -243,7 +243,7 @@ fn kms_is_asked_with_the_configured_key_and_its_refusals_are_told() {
 /// Two machines that both believe they hold the register: one CA comes of it.
 #[test]
 fn two_initialisers_at_once_have_the_same_authorities() {
-    for schedule in 0..512 {
+    for schedule in 0..256 {
         let site = Site::new();
         let (one, two) = (site.master(), site.master());
         let held = [now(one.held(&site.lab, 1)), now(two.held(&site.lab, 1))];
