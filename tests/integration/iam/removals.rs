@@ -69,6 +69,13 @@ pub const UNSEEN: &[((&str, &str, &str), &str)] = &[
         ("optional/ecr-public", "EcrPublicLogin", "sts:GetServiceBearerToken"),
         "as without `ecr-public:GetAuthorizationToken`, which is made of it",
     ),
+    (("optional/pki", "SealedKeys", "s3:GetObject"), "`run` waits before `kubeadm init`, and no further master joins"),
+    (("optional/pki", "SealedKeys", "s3:PutObject"), "`run` waits before `kubeadm init`: the keys are sealed first"),
+    (("optional/pki", "SealKey", "kms:Decrypt"), "no further master joins: it is `access-denied`"),
+    (
+        ("optional/pki", "SealKey", "kms:GenerateDataKey"),
+        "`run` waits before `kubeadm init`: the keys are sealed first",
+    ),
     (("optional/kms", "StoreKey", "kms:Decrypt"), "every read of the store is `access-denied`"),
     (("optional/kms", "StoreKey", "kms:GenerateDataKey"), "every write to the store is `access-denied`"),
 ];
