@@ -155,3 +155,6 @@ async fn holds_volumes(api: &Api, name: &str) -> Outcome<bool> {
     let attached = found.as_ref().and_then(|node| node.pointer("/status/volumesAttached"));
     Ok(attached.and_then(Value::as_array).is_some_and(|volumes| !volumes.is_empty()))
 }
+
+#[cfg(test)]
+mod tests;
