@@ -317,6 +317,11 @@ fn ending(plane: &Rc<crate::etcd::testing::Plane>, path: &'static str, text: &st
     let mut settings = (*node.settings).clone();
     settings.end.terminate_hook = Some("drain".to_owned());
     node.settings = Rc::new(settings);
+    let mut identity = (*node.identity).clone();
+    if let crate::model::identity::Origin::Ec2(ec2) = &mut identity.origin {
+        ec2.instance_id = crate::end::testing::INSTANCE.to_owned();
+    }
+    node.identity = Rc::new(identity);
     (story, node, duty())
 }
 
