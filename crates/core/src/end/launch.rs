@@ -183,6 +183,8 @@ mod tests {
         ("network", LaunchSignal::Heartbeat),
         ("no-bundle", LaunchSignal::Heartbeat),
         ("no-credentials", LaunchSignal::Heartbeat),
+        ("pki-rejected", LaunchSignal::Heartbeat),
+        ("duplicate-node", LaunchSignal::Heartbeat),
         ("no-quorum", LaunchSignal::Heartbeat),
         ("not-registered", LaunchSignal::Heartbeat),
         ("object-rejected", LaunchSignal::Heartbeat),

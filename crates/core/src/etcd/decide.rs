@@ -1,6 +1,7 @@
 //! Which member is to go, and why: pure. At most one at a time, so that every decision is made of what is.
 
 use super::api::Member;
+use crate::model::cause::{Cause, Failure};
 use crate::store::MachineGone;
 use std::net::IpAddr;
 
@@ -65,6 +66,7 @@ pub enum Lock {
 pub struct Removable {
     id: u64,
     name: String,
+    node: Option<String>,
     why: String,
     gone: Option<MachineGone>,
 }
@@ -80,6 +82,11 @@ impl Removable {
         &self.name
     }
 
+    /// The name of its node; `None` for one that never started.
+    pub fn node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+
     /// Why it may go, for people.
     pub fn why(&self) -> &str {
         &self.why
@@ -91,7 +98,8 @@ impl Removable {
     }
 
     fn of(member: &Member, why: String, gone: Option<MachineGone>) -> Self {
-        Removable { id: member.id, name: member.title(), why, gone }
+        let node = member.is_started().then(|| member.name.clone());
+        Removable { id: member.id, name: member.title(), node, why, gone }
     }
 }
 
@@ -223,20 +231,47 @@ pub fn leaving(facts: &[Fact], own: &Fact) -> Result<Removable, String> {
     }
 }
 
-/// The proof that a member may go on an operator's word; why it may not otherwise, for people. `proof`: the operator says
-/// that its machine is gone.
-pub fn by_operator(facts: &[Fact], named: &Fact, proof: Option<MachineGone>) -> Result<Removable, String> {
+/// Why an operator's removal is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It answers.
+    Healthy,
+    /// etcd cannot do without it, and why.
+    Needed(String),
+    /// Nobody says that its machine is gone; what is known of it.
+    Alive(String),
+}
+
+impl Refusal {
+    /// The same as a failure.
+    pub fn into_failure(self, attempted: &str) -> Failure {
+        let refused = |cause, why: String| Failure::new(cause, attempted, why);
+        match self {
+            Refusal::Healthy => refused(Cause::Usage, "it is healthy".to_owned())
+                .advise("`kubestrap leave` on its machine takes it away; nobody else may"),
+            Refusal::Needed(why) => refused(Cause::QuorumNeeded, why),
+            Refusal::Alive(why) => refused(Cause::Usage, format!("its machine is not known to be gone: {why}"))
+                .advise("if you know that it is gone for good, add --machine-is-gone"),
+        }
+    }
+}
+
+/// The proof that a member may go on an operator's word; why it may not otherwise. `proof`: the operator says that its
+/// machine is gone.
+pub fn by_operator(facts: &[Fact], named: &Fact, proof: Option<MachineGone>) -> Result<Removable, Refusal> {
     if named.is_healthy() && named.member.is_started() {
-        return Err("it is healthy; `kubestrap leave` on its machine takes it away".to_owned());
+        return Err(Refusal::Healthy);
     }
     if let Some(why) = needed(facts, &named.member) {
-        return Err(why);
+        return Err(Refusal::Needed(why));
     }
-    match (proof, &named.fate) {
-        (Some(proof), _) => Ok(Removable::of(&named.member, proof.why().to_owned(), Some(proof))),
-        (None, Fate::Gone(proof)) => Ok(Removable::of(&named.member, proof.why().to_owned(), Some(proof.clone()))),
-        (None, _) => Err("its machine is not known to be gone".to_owned()),
-    }
+    let proof = match (proof, &named.fate) {
+        (Some(proof), _) => proof,
+        (None, Fate::Gone(proof)) => proof.clone(),
+        (None, Fate::Unknown(why)) => return Err(Refusal::Alive(why.clone())),
+        (None, Fate::Lives) => return Err(Refusal::Alive("it was not asked".to_owned())),
+    };
+    Ok(Removable::of(&named.member, proof.why().to_owned(), Some(proof)))
 }
 
 #[cfg(test)]

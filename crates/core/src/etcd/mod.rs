@@ -10,8 +10,13 @@ pub mod clean;
 pub mod decide;
 pub mod leave;
 pub mod machines;
+pub mod operator;
 pub mod own;
 pub mod survey;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod tidy;
 
 pub use api::{Credentials, Member};

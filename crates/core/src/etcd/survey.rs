@@ -40,7 +40,7 @@ impl Survey {
 /// Errors: `NoQuorum` when members answer and no quorum does, `EtcdUnavailable` when none answers at all.
 pub async fn survey(node: &Node, api: &Api, with: &Credentials) -> Outcome<Survey> {
     let client = Client::new(node, with);
-    let (nodes, endpoints) = endpoints(api).await?;
+    let (nodes, endpoints) = endpoints(node, api).await?;
     let (endpoint, members) = linearizable(&client, &endpoints).await?;
     let looks = members.iter().map(|member| health(node, &client, member));
     let health = join_all(looks).await;
@@ -48,15 +48,16 @@ pub async fn survey(node: &Node, api: &Api, with: &Credentials) -> Outcome<Surve
 }
 
 /// Where members may be: here, and at the addresses of the control plane's Nodes. When the API server is away, which it
-/// is without etcd, this machine's own member can still tell what is wrong.
-async fn endpoints(api: &Api) -> Outcome<(Vec<ControlPlane>, Vec<String>)> {
+/// is without etcd, this machine's own member can still tell what is wrong: kubeadm lets it listen at both addresses.
+async fn endpoints(node: &Node, api: &Api) -> Outcome<(Vec<ControlPlane>, Vec<String>)> {
     let nodes = match machines::control_planes(api).await {
         Ok(nodes) => nodes,
         Err(failure) if failure.cause == Cause::ApiUnavailable || failure.cause == Cause::Deadline => Vec::new(),
         Err(failure) => return Err(failure),
     };
     let mut endpoints: BTreeSet<String> = BTreeSet::from([LOCAL.to_owned()]);
-    for address in nodes.iter().flat_map(|node| &node.addresses) {
+    let addresses = nodes.iter().flat_map(|node| &node.addresses);
+    for address in addresses.chain([&node.identity.address]) {
         endpoints.insert(match address {
             std::net::IpAddr::V4(address) => format!("https://{address}:2379"),
             std::net::IpAddr::V6(address) => format!("https://[{address}]:2379"),
@@ -122,7 +123,7 @@ async fn health(node: &Node, client: &Client, member: &Member) -> Health {
 /// This machine's own member, found by its name or, before it has one, by its peer address.
 pub async fn own_member(node: &Node, api: &Api, with: &Credentials) -> Outcome<Own> {
     let client = Client::new(node, with);
-    let (_, endpoints) = endpoints(api).await?;
+    let (_, endpoints) = endpoints(node, api).await?;
     let (_, members) = linearizable(&client, &endpoints).await?;
     Ok(decide::own(&members, &node.identity.node_name, node.identity.address))
 }
@@ -130,7 +131,7 @@ pub async fn own_member(node: &Node, api: &Api, with: &Credentials) -> Outcome<O
 /// Removes the learner that this machine's own failed join left; only one that never started. `false`: there is none.
 pub async fn remove_own_learner(node: &Node, api: &Api, with: &Credentials) -> Outcome<bool> {
     let client = Client::new(node, with);
-    let (_, endpoints) = endpoints(api).await?;
+    let (_, endpoints) = endpoints(node, api).await?;
     let (endpoint, members) = linearizable(&client, &endpoints).await?;
     match decide::own_learner(&members, &node.identity.node_name, node.identity.address) {
         None => Ok(false),

@@ -4,7 +4,7 @@
 use super::api::{Client, Credentials, Member};
 use super::clean;
 use super::decide::{self, Fact, Fate, Health, Lock, Removable, Todo};
-use super::machines::{Finder, Whose};
+use super::machines::{ControlPlane, Finder, Whose};
 use super::survey::{Survey, survey};
 use crate::kube::Api;
 use crate::model::cause::Outcome;
@@ -136,8 +136,8 @@ pub async fn tidy(
         client.remove(&judged.survey.endpoint, which).await?;
         let name = which.name().to_owned();
         node.tell(&Event::Note(&format!("etcd's member {name} was removed: {}", which.why())));
-        if let Some(proof) = which.gone() {
-            forget(api, &judged, &name, proof).await?;
+        if let (Some(proof), Some(of)) = (which.gone(), which.node()) {
+            forget(api, &judged, of, proof).await?;
         }
         removed.push(name);
     }
@@ -158,11 +158,14 @@ fn is_own(node: &Node, judged: &Judged, which: &Removable) -> bool {
 }
 
 /// Takes away what Kubernetes keeps of a member that was removed. A Node of its name that belongs to another machine by
-/// now stays.
-async fn forget(api: &Api, judged: &Judged, name: &str, proof: &MachineGone) -> Outcome<()> {
+/// now stays, and so does one that is Ready whatever an operator says.
+pub(super) async fn forget(api: &Api, judged: &Judged, name: &str, proof: &MachineGone) -> Outcome<()> {
+    let is_its = |node: &&ControlPlane| match &node.facts.instance {
+        Some(instance) if !proof.is_word() => proof.identity().ends_with(instance),
+        _ => !node.facts.ready,
+    };
     let node = judged.survey.nodes.iter().find(|node| node.facts.name == name);
-    let is_its = node.and_then(|node| node.facts.instance.as_deref()).is_none_or(|id| proof.identity().ends_with(id));
-    clean::master(api, name, node.filter(|_| is_its)).await
+    clean::master(api, name, node.filter(is_its)).await
 }
 
 /// Nodes of the control plane without a member whose machine is gone: an earlier pass was interrupted, or the machine

@@ -109,6 +109,7 @@ impl GoneWatch {
 pub struct MachineGone {
     identity: String,
     why: String,
+    word: bool,
 }
 
 impl MachineGone {
@@ -122,20 +123,25 @@ impl MachineGone {
         self.identity == identity
     }
 
-    /// For tests of what demands the proof.
-    #[cfg(test)]
-    pub(crate) fn for_test(identity: &str) -> Self {
-        MachineGone { identity: identity.to_owned(), why: "a test says so".to_owned() }
-    }
-
     /// Why it is known to be gone, for people.
     pub fn why(&self) -> &str {
         &self.why
     }
 
+    /// Whether it rests on an operator's word alone.
+    pub fn is_word(&self) -> bool {
+        self.word
+    }
+
+    /// For tests of what demands the proof.
+    #[cfg(test)]
+    pub(crate) fn for_test(identity: &str) -> Self {
+        MachineGone { identity: identity.to_owned(), why: "a test says so".to_owned(), word: false }
+    }
+
     /// An operator named this node and confirmed that its machine is gone.
     pub(crate) fn by_operator(name: &str) -> Self {
-        MachineGone { identity: name.to_owned(), why: "an operator says that it is gone".to_owned() }
+        MachineGone { identity: name.to_owned(), why: "an operator says that it is gone".to_owned(), word: true }
     }
 }
 
@@ -187,7 +193,7 @@ impl MachineWatch {
         let verdict = looks.entry(holder.identity.clone()).or_default().judge(record, found, age, now);
         let (id, operator) = (&theirs.instance_id, self.operator);
         Ok(match verdict {
-            Ok(why) => Ok(MachineGone { identity: holder.identity.clone(), why: format!("{id}: {why}") }),
+            Ok(why) => Ok(MachineGone { identity: holder.identity.clone(), why: format!("{id}: {why}"), word: false }),
             Err(why) => Err(format!("{id}: {why}; {operator}")),
         })
     }

@@ -13,9 +13,10 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 
 /// kubeadm `ControlPlaneComponentHealthCheckTimeout`.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(240);
+pub(super) const HEALTH_TIMEOUT: Duration = Duration::from_secs(240);
 const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 
@@ -57,7 +58,7 @@ pub fn main(run: &Run, input: &InitInput) -> Result<(), Failure> {
 }
 
 struct Api {
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
     admin: Kubeconfig,
 }
 
@@ -83,17 +84,24 @@ impl Api {
 fn wait(run: &Run, input: &InitInput, api: &Api) -> Result<(), Failure> {
     println!("[wait-control-plane] Waiting for the kubelet to boot up the control plane as static Pods");
     let given = input.init.timeouts.as_ref().and_then(|t| t.control_plane_component_health_check.as_deref());
-    let (timeout, began) = (run.timeout(given, HEALTH_TIMEOUT), Instant::now());
-    let local = local_endpoint(input);
-    let credentials = Credentials { ca: Some(api.admin.ca.clone()), ..Credentials::default() };
+    local_health(&api.runtime, &local_endpoint(input), &api.admin.ca, run.timeout(given, HEALTH_TIMEOUT))
+}
+
+/// Waits until the API server at `local` is alive.
+///
+/// # Errors
+/// When it is not within `limit`.
+pub(super) fn local_health(runtime: &Runtime, local: &str, ca: &str, limit: Duration) -> Result<(), Failure> {
+    let began = Instant::now();
+    let credentials = Credentials { ca: Some(ca.to_owned()), ..Credentials::default() };
     loop {
-        let answer = api.runtime.block_on(client::call(&local, &credentials, "GET", "/livez", None));
+        let answer = runtime.block_on(client::call(local, &credentials, "GET", "/livez", None));
         let last = match answer {
             Ok(answer) if answer.status == 200 => break,
             Ok(answer) => format!("status {}", answer.status),
             Err(error) => error.to_string(),
         };
-        if began.elapsed() >= timeout {
+        if began.elapsed() >= limit {
             return Err(Failure::new(format!(
                 "failed while waiting for the control plane to start: kube-apiserver check failed at \
                  https://{local}/livez: {last}"
@@ -124,16 +132,20 @@ fn mark_control_plane(run: &Run, input: &InitInput, api: &Api) -> Result<(), Fai
     let credentials = Kubeconfig::read(&run.path("/etc/kubernetes/kubelet.conf"))?;
     api.runtime.block_on(kubelet::register(run, node, &credentials, &input.cluster.kubernetes_version, false))?;
     let taints: Vec<Value> = node.taints.iter().flatten().map(taint).collect();
-    let patch = json!({
+    let path = format!("/api/v1/nodes/{}", node.name);
+    let answer = api.call("PATCH", &path, Some(("application/merge-patch+json", &marks(&taints))))?;
+    if answer.status == 200 { Ok(()) } else { Err(Failure::new(answer.message())) }
+}
+
+/// The patch that makes a Node a control plane's.
+pub(super) fn marks(taints: &[Value]) -> Value {
+    json!({
         "metadata": {"labels": {
             "node-role.kubernetes.io/control-plane": "",
             "node.kubernetes.io/exclude-from-external-load-balancers": "",
         }},
         "spec": {"taints": if taints.is_empty() { Value::Null } else { json!(taints) }},
-    });
-    let path = format!("/api/v1/nodes/{}", node.name);
-    let answer = api.call("PATCH", &path, Some(("application/merge-patch+json", &patch)))?;
-    if answer.status == 200 { Ok(()) } else { Err(Failure::new(answer.message())) }
+    })
 }
 
 /// A taint as JSON.

@@ -129,7 +129,9 @@ fn serve(root: &Path) -> Result<(), String> {
     let mut server: Option<Child> = None;
     loop {
         let ended = server.as_mut().is_none_or(|server| matches!(server.try_wait(), Ok(Some(_)) | Err(_)));
-        match (manifest.exists(), &mut server) {
+        // An API server that finds no etcd ends again and again: a joining machine's member comes late.
+        let is_whole = manifest.exists() && files::under(root, crate::etcd::MANIFEST).exists();
+        match (is_whole, &mut server) {
             (true, _) if ended => {
                 let mut command = Command::new("kubeadm");
                 command.args(["standin-apiserver", "--rootfs"]).arg(root);
