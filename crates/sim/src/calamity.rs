@@ -30,7 +30,8 @@ pub fn schedule(universe: &Rc<Universe>) {
     for calamity in universe.scenario.calamities.iter().copied() {
         let at = universe.rng.between(Duration::from_secs(5), universe.scenario.faults_last);
         // Most of a bootstrap happens in its first minutes.
-        let early = universe.rng.below(2) == 0 && !matches!(calamity, Calamity::Lifecycle | Calamity::Ec2Blind | Calamity::MasterLost);
+        let early = universe.rng.below(2) == 0
+            && !matches!(calamity, Calamity::Lifecycle | Calamity::Ec2Blind | Calamity::MasterLost);
         let at = if early { at / 16 } else { at };
         let world = universe.clone();
         match calamity {

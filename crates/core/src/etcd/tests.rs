@@ -3,7 +3,7 @@
 use super::api::Credentials;
 use super::leave::{intent, leave, refuse_left};
 use super::testing::{Plane, name};
-use super::{Own, Tidied, operator, own_member, remove_own_learner, tidy};
+use super::{Own, Tidied, operator, own_member, refuse_twin, remove_own_learner, tidy};
 use crate::kube::Api;
 use crate::model::cause::{Cause, Outcome};
 use crate::model::register::Holder;
@@ -33,7 +33,7 @@ fn own(node: &Node) -> Own {
 fn lock(plane: &Rc<Plane>, n: u8) {
     let holder = plane.agent(n, true);
     let held = Holder { identity: holder.identity.key(), node_name: name(n), ec2: holder.identity.ec2().cloned() };
-    let body = json!({"schema": 1, "cluster": "test", "uid": uuid::Uuid::nil(), "attempt": uuid::Uuid::from_u128(7),
+    let body = json!({"schema": 1, "cluster": "test", "uid": uuid::Uuid::from_u128(9), "attempt": uuid::Uuid::from_u128(7),
         "holder": held, "since": "2026-11-21T12:00:00Z"});
     let put = plane.lab.objects.put("test/join/control-plane.lock", body.to_string().into_bytes(), Condition::Absent);
     run(put).expect("alive").expect("stored");
@@ -177,14 +177,16 @@ fn only_an_own_learner_that_never_started_is_taken_back() {
 }
 
 #[test]
-fn a_joiner_waits_for_members_that_are_away_and_for_one_of_its_own_name() {
+fn a_joiner_waits_for_members_that_are_away_and_not_for_one_of_its_own_name() {
     let plane = Plane::new(3);
     plane.off(3, "running");
     let waits = tidied(&plane.agent(4, true), Some("cp-4")).expect("tidied").waits.expect("a reason");
     assert!(waits.contains("cp-3"), "{waits}");
     let twin = Plane::new(3);
-    let waits = tidied(&twin.agent(2, true), Some("cp-2")).expect("tidied").waits.expect("a reason");
-    assert!(waits.contains("this machine's name (cp-2)"), "{waits}");
+    let (own, done) = (twin.agent(2, true), tidied(&twin.agent(2, true), Some("cp-2")).expect("tidied"));
+    assert_eq!((&done.waits, done.removed.len()), (&None, 0));
+    let refused = refuse_twin(&done.members, &own.identity).expect_err("a twin");
+    assert_eq!(refused.cause, Cause::DuplicateNode);
     // A machine that was replaced under the same name and address: the Node names the old instance.
     let reused = Plane::new(3);
     reused.off(3, "running");

@@ -34,8 +34,13 @@ impl Universe {
             Writer::Node(by) if after.is_none() && old != Some(by) => {
                 self.violate(2, format!("{} gives back the join lock of {}", name(Some(by)), name(old)));
             }
-            Writer::Node(by) if after.is_some() && old.is_some_and(|old| old != by && !self.machines[old].is_dead()) => {
-                self.violate(2, format!("{} takes the join lock from {}, which is not gone", name(Some(by)), name(old)));
+            Writer::Node(by)
+                if after.is_some() && old.is_some_and(|old| old != by && !self.machines[old].is_dead()) =>
+            {
+                self.violate(
+                    2,
+                    format!("{} takes the join lock from {}, which is not gone", name(Some(by)), name(old)),
+                );
             }
             Writer::Node(by) => {
                 let what = match (old, after.is_some()) {
