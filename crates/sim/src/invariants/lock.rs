@@ -3,6 +3,7 @@
 
 use crate::store::{Stored, Writer};
 use crate::universe::Universe;
+use jiff::SignedDuration;
 use kubestrap_core::model::lock::JoinLock;
 use kubestrap_core::model::names::CaHash;
 use serde_json::Value;
@@ -11,6 +12,9 @@ use serde_json::Value;
 pub const LOCK: &str = "join/control-plane.lock";
 /// The key of the sealed keys.
 const SEALED: &str = "pki/bundle";
+
+/// A master looks for a lock of its own that is over this often.
+const NOTICED: SignedDuration = SignedDuration::from_mins(16);
 
 fn lock_in(object: Option<&Stored>) -> Option<JoinLock> {
     serde_json::from_slice(&object?.body).ok()
@@ -104,7 +108,11 @@ impl Universe {
         if self.shared(SEALED).is_none() {
             return Some("the cluster's keys are not in the store".to_owned());
         }
-        let lock = lock_in(self.shared(LOCK).as_ref())?;
-        Some(format!("the join lock of {} is left over", lock.holder.node_name))
+        let object = self.shared(LOCK)?;
+        let lock = lock_in(Some(&object))?;
+        // A write that came late is noticed by its sender after a while.
+        let old = self.wall().duration_since(object.modified) > NOTICED;
+        let free = self.machine_of(&lock.holder.identity).is_some_and(|machine| machine.ready.get() && !old);
+        (!free).then(|| format!("the join lock of {} is left over", lock.holder.node_name))
     }
 }

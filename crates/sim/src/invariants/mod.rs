@@ -78,7 +78,8 @@ impl Universe {
         if let Writer::Node(machine) = writer {
             self.judge_clone(machine, "writes to the store");
             let own = ["/selftest/conditions", lock::LOCK];
-            if after.is_none() && !own.iter().any(|own| key.ends_with(own)) {
+            let may = own.iter().any(|own| key.ends_with(own)) || self.is_archived(key, before);
+            if after.is_none() && !may {
                 self.violate(5, format!("{} deletes {key} from the store", self.machines[machine].name));
             }
         }
@@ -89,13 +90,24 @@ impl Universe {
             Some("pki/bundle") => self.judge_sealed(writer, before, after),
             Some(report) if report.starts_with("nodes/") => self.judge_report(writer, report, after),
             Some("selftest/conditions") => {}
-            Some(copy) if copy.starts_with("retired/") && writer == Writer::Operator => {}
+            Some(copy) if copy.starts_with("retired/") && after.is_some() => self.count("archived"),
             _ => {
                 if matches!(writer, Writer::Node(_)) {
                     self.note_world(format_args!("an unusual key: {key}"));
                 }
             }
         }
+    }
+
+    /// Whether this is the report of a machine that is lost, and a copy of it is kept.
+    fn is_archived(&self, key: &str, report: Option<&Stored>) -> bool {
+        let identity = key.strip_prefix(CLUSTER).and_then(|rest| rest.strip_prefix("/nodes/"));
+        let identity = identity.and_then(|rest| rest.strip_suffix("/report.json")).unwrap_or_default();
+        let store = self.store.borrow();
+        let is_copy = |(at, object): (&String, &Stored)| {
+            at.starts_with(&format!("{CLUSTER}/retired/")) && Some(&object.body) == report.map(|report| &report.body)
+        };
+        self.machine_of(identity).is_some_and(Machine::is_dead) && store.objects.iter().any(is_copy)
     }
 
     /// A report is written by its owner alone, and holds no secret.

@@ -433,6 +433,7 @@ const ALL: &[Scenario] = &[
         rates: BAD_CONNECTIONS,
         faults_last: minutes(10),
         patience: minutes(90),
+        afterwards: minutes(20),
         stagger: Duration::ZERO,
         pki: true,
         must: &["commits", "joins", "pki-sealed", "control-planes-joined"],
