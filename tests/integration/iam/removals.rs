@@ -75,6 +75,12 @@ pub const UNSEEN: &[((&str, &str, &str), &str)] = &[
     ),
     (("optional/pki", "SealedKeys", "s3:GetObject"), "`run` waits before `kubeadm init`, and no further master joins"),
     (("optional/pki", "SealedKeys", "s3:PutObject"), "`run` waits before `kubeadm init`: the keys are sealed first"),
+    (
+        ("optional/pki", "JoinLock", "s3:DeleteObject"),
+        "a master that has joined cannot give the lock back, and the next one waits for it",
+    ),
+    (("optional/pki", "JoinLock", "s3:GetObject"), "a further master waits before it joins"),
+    (("optional/pki", "JoinLock", "s3:PutObject"), "a further master waits before it joins: it takes the lock first"),
     (("optional/pki", "SealKey", "kms:Decrypt"), "no further master joins: it is `access-denied`"),
     (
         ("optional/pki", "SealKey", "kms:GenerateDataKey"),
