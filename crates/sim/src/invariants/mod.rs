@@ -2,7 +2,9 @@
 //! dead, which CA was really made, which machine was really clean. The numbers are the safety rules of the design.
 
 mod bundle;
+mod control_plane;
 mod jobs;
+mod lock;
 mod logins;
 mod machines;
 mod members;
@@ -41,6 +43,8 @@ pub struct Monitor {
     pub revoked: BTreeMap<String, (Timestamp, SignedDuration)>,
     /// Machines whose join lock was taken from them by an operator, alive.
     pub unlocked_joins: BTreeSet<usize>,
+    /// Since when a master could refresh the bundle at any time.
+    able_since: Option<Duration>,
     /// Logins of ECR, in the order in which they were given.
     logins: Vec<Given>,
     /// Until when a machine that was denied a login may be without one.
@@ -73,13 +77,16 @@ impl Universe {
     pub fn judge_landing(&self, writer: Writer, key: &str, before: Option<&Stored>, after: Option<&Stored>) {
         if let Writer::Node(machine) = writer {
             self.judge_clone(machine, "writes to the store");
-            if after.is_none() && !key.ends_with("/selftest/conditions") {
+            let own = ["/selftest/conditions", lock::LOCK];
+            if after.is_none() && !own.iter().any(|own| key.ends_with(own)) {
                 self.violate(5, format!("{} deletes {key} from the store", self.machines[machine].name));
             }
         }
         match key.strip_prefix(CLUSTER).and_then(|rest| rest.strip_prefix('/')) {
             Some("cluster.json") => self.judge_register(writer, before, after),
             Some("join/worker.json") => self.judge_bundle(writer, before, after),
+            Some(lock::LOCK) => self.judge_lock(writer, before, after),
+            Some("pki/bundle") => self.judge_sealed(writer, before, after),
             Some(report) if report.starts_with("nodes/") => self.judge_report(writer, report, after),
             Some("selftest/conditions") => {}
             Some(copy) if copy.starts_with("retired/") && writer == Writer::Operator => {}

@@ -15,6 +15,7 @@ const COMMANDS: &[(&str, &[(&str, bool)])] = &[
     ),
     ("join", &[("config", true), ("skip-phases", true), ("ignore-preflight-errors", true)]),
     ("reset", &[("config", true), ("force", false), ("ignore-preflight-errors", true)]),
+    ("certs renew all", &[]),
     ("config images list", &[("config", true), ("kubernetes-version", true), ("image-repository", true)]),
     ("standin-apiserver", &[("detach", false)]),
 ];

@@ -16,6 +16,7 @@ mod kubeconfig;
 mod kubelet;
 mod manifests;
 mod preflight;
+mod renew;
 mod reset;
 mod run;
 mod token;
@@ -84,6 +85,7 @@ fn dispatch(arguments: &[String]) -> Result<(), Failure> {
         "standin-apiserver" => Ok(apiserver::main(&root, parsed.is_set("detach"))?),
         "init" => logged(Run::new("init", root, script, &parsed)?, arguments, |run| init::main(run, &parsed)),
         "join" => logged(Run::new("join", root, script, &parsed)?, arguments, |run| join::main(run, &parsed)),
+        "certs renew all" => logged(Run::new("certs", root, script, &parsed)?, arguments, renew::main),
         "reset" => logged(Run::new("reset", root, script, &parsed)?, arguments, |run| reset::main(run, &parsed)),
         other => Err(Failure::new(format!("unknown command {other:?} for \"kubeadm\""))),
     }

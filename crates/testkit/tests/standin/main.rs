@@ -8,4 +8,5 @@ mod init_join;
 mod machine;
 mod moto;
 mod refusals;
+mod renew;
 mod servers;
