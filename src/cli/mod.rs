@@ -7,6 +7,7 @@ mod completions;
 mod compose;
 mod config_verb;
 mod confirm;
+mod control_planes;
 mod doctor;
 mod drift;
 mod ecr;

@@ -43,7 +43,8 @@ pub fn begin(universe: &Rc<Universe>, machine: usize) -> Life {
     })
 }
 
-fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Settings> {
+/// What a machine of this role is told.
+pub(crate) fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Settings> {
     let broken = |why: String| Failure::new(Cause::Internal, "make the settings of a simulated node", why);
     let is_master = role == Role::Master;
     let endpoint = Endpoint::parse(crate::cluster::ENDPOINT).map_err(broken)?;

@@ -61,6 +61,10 @@ faults! {
     EcrDenied => "ecr-denied";
     /// ECR gives a login that ends within seconds.
     EcrNearlyOver => "ecr-nearly-over";
+    /// KMS answers with a 5xx.
+    KmsDown => "kms-down";
+    /// KMS denies, passing: a policy that is being changed.
+    KmsDenied => "kms-denied";
     /// The metadata service does not answer.
     ImdsLost => "imds-lost";
     /// It answers 404 for what every instance has.
@@ -92,7 +96,7 @@ faults! {
 impl Fault {
     /// Whether it can only strike instances of EC2.
     pub fn is_of_ec2(self) -> bool {
-        ["ec2-", "ecr-", "imds-"].iter().any(|service| self.name().starts_with(service))
+        ["ec2-", "ecr-", "kms-", "imds-"].iter().any(|service| self.name().starts_with(service))
     }
 }
 

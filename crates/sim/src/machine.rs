@@ -128,11 +128,6 @@ impl Machine {
         matches!(self.state.borrow().power, Power::Dead(..))
     }
 
-    /// Whether it belongs to the control plane, once the cluster has one of several.
-    pub fn is_master(&self) -> bool {
-        self.role == Role::Master
-    }
-
     /// Whether it was ever started.
     pub fn is_launched(&self) -> bool {
         self.state.borrow().power != Power::Unlaunched

@@ -41,6 +41,11 @@ pub enum Way {
 }
 
 impl Machine {
+    /// Whether it is cut off from anything.
+    pub fn is_cut(&self, now: Duration) -> bool {
+        self.cuts.borrow().iter().any(|cut| now < cut.until)
+    }
+
     /// How a request that leaves now fares.
     pub fn way(&self, far: Far, now: Duration) -> Way {
         let cuts = self.cuts.borrow();

@@ -13,6 +13,10 @@ pub mod machines;
 pub mod operator;
 pub mod own;
 pub mod survey;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod tidy;
 
 pub use api::{Credentials, Member};

@@ -22,7 +22,9 @@ use crate::store::Store;
 use crate::store::bundle::VerifiedBundle;
 use crate::store::gone::MachineWatch;
 use crate::store::lock::{JoinTurn, SeenLock, Turn};
+use futures_util::future::{Either, select};
 use std::cell::RefCell;
+use std::pin::pin;
 use std::time::Duration;
 
 /// kubeadm waits 4 min for the control plane, 4 for the kubelet, 2 for etcd, and pulls images before.
@@ -37,6 +39,8 @@ const GONE_EVERY: Duration = Duration::from_secs(15);
 /// How long members are tidied before the turn is given to others, and how often it is looked.
 const TIDY_FOR: Duration = Duration::from_secs(120);
 const TIDY_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the own member has become a voter while kubeadm runs.
+const VOTER_EVERY: Duration = Duration::from_secs(1);
 /// How long a member that kubeadm added may take until it is a voter with an API server beside it.
 const READY_WITHIN: Duration = Duration::from_secs(180);
 const READY_EVERY: Duration = Duration::from_millis(500);
@@ -170,8 +174,11 @@ impl Joiner {
         let machine = Machine::look(&*node.world.files)?;
         let own = etcd::own_member(node, &visitor.api, &visitor.etcd).await?;
         let ended = match way(&job, attempt, &machine, own) {
-            Way::Await => run::wait(node, "join").await?,
-            Way::Complete => start(node, attempt, &bundle, &["--skip-phases", PHASES_BEFORE_MEMBER]).await?,
+            Way::Await => ended(node, attempt, &visitor).await?,
+            Way::Complete => {
+                let skip = ["--skip-phases", PHASES_BEFORE_MEMBER];
+                start(node, attempt, &visitor, &bundle, &skip).await?
+            }
             Way::Start => self.start_anew(node, attempt, register, &visitor, &bundle).await?,
             Way::Reset => {
                 let failure = failed("an earlier attempt did not come to its end");
@@ -230,7 +237,7 @@ impl Joiner {
             return Ok(Ended::Badly(failed("the sealed PKI vanished from the store")));
         };
         pki::place(node, &material)?;
-        start(node, attempt, bundle, &[]).await
+        start(node, attempt, visitor, bundle, &[]).await
     }
 
     /// Waits until etcd has neither dead members nor an unfinished learner, and nobody has this machine's name.
@@ -282,7 +289,13 @@ async fn given_back(node: &Node, attempt: &Attempt, failure: Failure) -> Failure
     }
 }
 
-async fn start(node: &Node, attempt: &Attempt, bundle: &VerifiedBundle, more: &[&str]) -> Outcome<Ended> {
+async fn start(
+    node: &Node,
+    attempt: &Attempt,
+    visitor: &Visitor,
+    bundle: &VerifiedBundle,
+    more: &[&str],
+) -> Outcome<Ended> {
     let bundle = bundle.bundle();
     let flags = wiring::flags(node)?;
     let documents = documents::join_control_plane(
@@ -300,9 +313,31 @@ async fn start(node: &Node, attempt: &Attempt, bundle: &VerifiedBundle, more: &[
     argv.extend_from_slice(more);
     argv.extend(root_flags.iter().map(String::as_str));
     node.wait_for(format!("`kubeadm join` to {} as a control plane", bundle.endpoint));
-    match run::start_and_wait(node, "join", &attempt.id.to_string(), &argv, JOIN_DEADLINE).await {
-        Ok(()) => Ok(Ended::Well),
+    match run::start(node, "join", &attempt.id.to_string(), &argv, JOIN_DEADLINE).await {
+        Ok(()) => ended(node, attempt, visitor).await,
         Err(failure) => Ok(Ended::Badly(failure)),
+    }
+}
+
+/// Waits for kubeadm's end. Once this machine's member has a vote, kubeadm changes nothing of etcd any more but waits for
+/// the control plane: the next master need not wait for that.
+async fn ended(node: &Node, attempt: &Attempt, visitor: &Visitor) -> Outcome<Ended> {
+    let (end, handed_on) = (pin!(run::wait(node, "join")), pin!(hand_on(node, attempt, visitor)));
+    match select(end, handed_on).await {
+        Either::Left((ended, _)) => ended,
+        Either::Right(((), end)) => end.await,
+    }
+}
+
+/// Gives the turn back as soon as the own member is a voter. What fails is tried again: at the latest when kubeadm has
+/// ended.
+async fn hand_on(node: &Node, attempt: &Attempt, visitor: &Visitor) {
+    loop {
+        node.world.time.sleep(VOTER_EVERY).await;
+        let own = etcd::own_member(node, &visitor.api, &visitor.etcd).await;
+        if own.is_ok_and(|own| own == Own::Voter) && Store::of(node).give_turn_back(attempt.id).await.is_ok() {
+            return;
+        }
     }
 }
 

@@ -184,3 +184,6 @@ async fn put(api: &Api, exists: bool, lease: &Value) -> Outcome<Option<Value>> {
         _ => Err(refused("write", path, &answer)),
     }
 }
+
+#[cfg(test)]
+mod tests;

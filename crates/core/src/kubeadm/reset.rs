@@ -111,6 +111,16 @@ mod tests {
             let failure = ResetProof::from_journal(case.as_ref(), &machine).expect_err("refused");
             assert_eq!(failure.cause, Cause::ForeignState);
         }
+        // etcd may count on a master that was joining, until somebody has looked.
+        let joining = Attempt { kind: AttemptKind::ControlPlane, ..attempt() };
+        let joined = Attempt { joined: Some(crate::model::names::CaHash::from_digest(&[1; 32])), ..joining.clone() };
+        assert!(ResetProof::from_journal(Some(&joining), &machine).is_err());
+        let out = OutOfEtcd::for_test();
+        assert!(ResetProof::half_joined(&joining, &machine, &out).is_ok());
+        assert!(ResetProof::half_joined(&joined, &machine, &out).is_err());
+        let dirty = Attempt { machine_was_clean: false, ..joining.clone() };
+        assert!(ResetProof::half_joined(&dirty, &machine, &out).is_err());
+        assert!(ResetProof::by_operator(Some(&joined), &machine).is_ok());
         // An operator's word covers our own finished work, and nothing that was there before.
         assert!(ResetProof::by_operator(refused[3].as_ref(), &machine).is_ok());
         assert!(ResetProof::by_operator(refused[1].as_ref(), &machine).is_err());

@@ -1,6 +1,5 @@
 //! Where the control plane is reached: with several masters, at something that outlives each of them.
 
-use crate::kubeadm::documents;
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::identity::Role;
 use crate::model::names::Endpoint;
@@ -9,7 +8,7 @@ use std::net::IpAddr;
 
 /// Refuses (`Configuration`) a master that may have others beside it, when `control_plane_endpoint` is this machine: every
 /// node would lose the API server with it. Nothing is asked of workers, and of masters without `pki`.
-pub(super) fn refuse_own(node: &Node) -> Outcome<()> {
+pub fn refuse_own(node: &Node) -> Outcome<()> {
     let settings = &node.settings;
     let Some(endpoint) = settings.control_plane_endpoint.as_ref().filter(|_| settings.pki.is_some()) else {
         return Ok(());
@@ -22,7 +21,6 @@ pub(super) fn refuse_own(node: &Node) -> Outcome<()> {
         names: [node.identity.node_name.clone(), host.hostname()?],
         // Without a default route there is no other address than the node's.
         addresses: [Some(node.identity.address), host.default_address()?],
-        api: documents::local_endpoint(node)?,
     };
     match own.is(endpoint) {
         None => Ok(()),
@@ -41,18 +39,16 @@ pub(super) fn refuse_own(node: &Node) -> Outcome<()> {
 struct Own {
     names: [String; 2],
     addresses: [Option<IpAddr>; 2],
-    /// Its own API server.
-    api: Endpoint,
 }
 
 impl Own {
-    /// What of this machine the endpoint is; `None` when it is something else. A loopback address may be a proxy that
-    /// every machine has, unless it has the API server's own port.
+    /// What of this machine the endpoint is; `None` when it is something else. A loopback address is not one machine: it may
+    /// be a proxy that every machine has (`doctor` warns of it).
     fn is(&self, endpoint: &Endpoint) -> Option<&'static str> {
         let host = endpoint.host();
         let address: Option<IpAddr> = host.parse().ok();
-        if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
-            return (endpoint.port() == self.api.port()).then_some("this machine's own API server");
+        if address.is_some_and(|address| address.is_loopback()) {
+            return None;
         }
         if address.is_some_and(|address| address.is_unspecified() || self.addresses.contains(&Some(address))) {
             return Some("this machine's own address");
@@ -71,7 +67,6 @@ mod tests {
         let own = Own {
             names: ["ip-10-0-0-1.eu-west-1.compute.internal".to_owned(), "Master-1".to_owned()],
             addresses: [Some([10, 0, 0, 1].into()), "fd00::1".parse().ok()],
-            api: Endpoint::parse("10.0.0.1:6443").expect("an endpoint"),
         };
         let is = |text: &str| own.is(&Endpoint::parse(text).expect(text));
         for (endpoint, what) in [
@@ -81,13 +76,11 @@ mod tests {
             ("0.0.0.0:6443", "this machine's own address"),
             ("ip-10-0-0-1.eu-west-1.compute.internal:6443", "this machine's own name"),
             ("master-1:6443", "this machine's own name"),
-            ("127.0.0.1:6443", "this machine's own API server"),
-            ("localhost:6443", "this machine's own API server"),
         ] {
             assert_eq!(is(endpoint), Some(what), "{endpoint}");
         }
         for other in
-            ["api.prod.example.com:6443", "10.0.0.2:6443", "10.0.0.100:6443", "127.0.0.1:8443", "localhost:7443"]
+            ["api.prod.example.com:6443", "10.0.0.2:6443", "10.0.0.100:6443", "127.0.0.1:6443", "localhost:6443"]
         {
             assert_eq!(is(other), None, "{other}");
         }

@@ -15,6 +15,7 @@ mod registry;
 mod seal_pki;
 
 pub use claim::holder;
+pub use endpoint::refuse_own as refuse_own_endpoint;
 pub(crate) use preflight::runtime_socket;
 
 use crate::config::settings::Settings;

@@ -123,12 +123,6 @@ impl MachineGone {
         self.identity == identity
     }
 
-    /// For tests of what demands the proof.
-    #[cfg(test)]
-    pub(crate) fn for_test(identity: &str) -> Self {
-        MachineGone { identity: identity.to_owned(), why: "a test says so".to_owned() }
-    }
-
     /// Why it is known to be gone, for people.
     pub fn why(&self) -> &str {
         &self.why

@@ -72,6 +72,9 @@ impl Universe {
 
     fn judge_join(&self, machine: usize, documents: &[Value]) {
         self.count("joins");
+        if documents.iter().any(|document| document.get("controlPlane").is_some()) {
+            self.judge_turn(machine);
+        }
         let name = &self.machines[machine].name;
         let Some(discovery) = documents.iter().find_map(|document| document.pointer("/discovery/bootstrapToken"))
         else {

@@ -43,12 +43,15 @@ fn preflight(universe: &Rc<Universe>, run: &Run) -> Next {
 
 /// Authorities that are there are used, as kubeadm does; otherwise new ones are made.
 fn certs(universe: &Rc<Universe>, run: &Run) -> Next {
+    let placed = universe.machines[run.machine].state.borrow().disk.text("/etc/kubernetes/pki/ca.crt");
+    universe.judge_authorities(run.machine, placed.as_deref().and_then(ca::pin).as_ref());
     {
         let mut state = universe.machines[run.machine].state.borrow_mut();
         for name in ["ca", "front-proxy-ca", "etcd/ca"] {
             let path = |end: &str| format!("/etc/kubernetes/pki/{name}.{end}");
             if !state.disk.has(path("crt")) {
                 let pem = ca::generate(&universe.rng);
+                universe.learn_key(&ca::private_key(&pem));
                 state.disk.put(path("key"), ca::private_key(&pem), 0o600);
                 state.disk.put(path("crt"), pem, 0o644);
             }

@@ -24,7 +24,7 @@ impl Etcd for Desk {
         let universe = &self.universe;
         let failed = |cause, why: &str| Err(Failure::new(cause, format!("POST {}{path}", access.endpoint), why));
         let Some(machine) = self.machine_behind(&access.endpoint) else {
-            return failed(Cause::ApiUnavailable, "no route to host");
+            return failed(Cause::EtcdUnavailable, "no route to host");
         };
         let local = machine == self.machine;
         if local {
@@ -33,7 +33,7 @@ impl Etcd for Desk {
             self.there(Far::Api).await
         }
         if universe.strikes(Fault::EtcdFails) {
-            return failed(Cause::ApiUnavailable, "the connection broke");
+            return failed(Cause::EtcdUnavailable, "the connection broke");
         }
         if !local && universe.api_cut(machine) {
             universe.count("request-lost-in-cut");
@@ -43,7 +43,7 @@ impl Etcd for Desk {
             let etcds = universe.etcds.borrow();
             etcds[*number].member(*id).is_some_and(|member| universe.member_runs(*number, member))
         });
-        let Some((number, id)) = running else { return failed(Cause::ApiUnavailable, "connection refused") };
+        let Some((number, id)) = running else { return failed(Cause::EtcdUnavailable, "connection refused") };
         if let Err(why) = self.handshake(number, access) {
             return failed(Cause::Tls, &why);
         }
@@ -60,7 +60,7 @@ impl Etcd for Desk {
             self.back(Far::Api).await
         }
         if lost {
-            return failed(Cause::ApiUnavailable, "the connection broke before the answer came");
+            return failed(Cause::EtcdUnavailable, "the connection broke before the answer came");
         }
         let (status, body) = match answer {
             Ok(body) => (200, body),

@@ -8,6 +8,7 @@ mod files;
 mod jobs;
 mod local;
 mod objects;
+mod vault;
 
 use crate::network::{Far, Way};
 use crate::store::Writer;
@@ -68,7 +69,7 @@ impl Desk {
             metadata: desk.clone(),
             cloud: desk.clone(),
             cluster: desk.clone(),
-            vault: Rc::new(kubestrap_core::ports::Nobody),
+            vault: desk.clone(),
             etcd: desk.clone(),
             host: desk.clone(),
             time: desk,

@@ -31,6 +31,8 @@ pub enum Calamity {
     Stall,
     /// A machine loses power for ever.
     Death,
+    /// A master that is a member of etcd is terminated, when the others go on without it.
+    MasterLost,
     /// Power is lost for ever right after this machine changed the register: the worst moment.
     DeathOfHolder,
     /// The instance that changed the register is stopped for an hour or two, and started again.
@@ -65,6 +67,7 @@ impl Calamity {
             Calamity::Reboot => "reboot",
             Calamity::Stall => "stall",
             Calamity::Death => "death",
+            Calamity::MasterLost => "master-lost",
             Calamity::DeathOfHolder => "death-of-holder",
             Calamity::HolderStopped => "holder-stopped",
             Calamity::AdminConfLost => "admin-conf-lost",

@@ -42,9 +42,9 @@ impl Past {
                     past.stage = Some(Stage::Began { expired: *expired });
                     began = Some(line.at);
                 }
-                (Entry::CertificatesRenewed, Some(Stage::Began { expired } | Stage::Renewed { expired })) => {
+                (Entry::CertificatesRenewed { all }, Some(Stage::Began { expired } | Stage::Renewed { expired })) => {
                     past.stage = Some(Stage::Renewed { expired });
-                    past.made_after = began.unwrap_or(past.made_after);
+                    past.made_after = began.filter(|_| *all).unwrap_or(past.made_after);
                 }
                 (Entry::RenewalEnded, _) => past.stage = None,
                 _ => {}
@@ -152,12 +152,14 @@ mod tests {
     #[test]
     fn the_journal_tells_how_far_a_renewal_is() {
         let began = || (30, Entry::RenewalBegan { expired: false });
-        let renewed = || (40, Entry::CertificatesRenewed);
+        let renewed = || (40, Entry::CertificatesRenewed { all: true });
+        let by_half = || (40, Entry::CertificatesRenewed { all: false });
         let ended = || (50, Entry::RenewalEnded);
         assert_eq!(past(&[]), Some((None, 10)));
         assert_eq!(past(&[began()]), Some((Some(Stage::Began { expired: false }), 10)));
         assert_eq!(past(&[began(), renewed()]), Some((Some(Stage::Renewed { expired: false }), 30)));
         assert_eq!(past(&[began(), renewed(), ended()]), Some((None, 30)));
+        assert_eq!(past(&[began(), by_half(), ended()]), Some((None, 10)), "some are older");
         assert_eq!(past(&[began(), renewed(), ended(), began()]), Some((Some(Stage::Began { expired: false }), 30)));
         // Power was lost between two lines of which only the latter is left: nothing is renewed on its strength.
         assert_eq!(past(&[renewed()]), Some((None, 10)));

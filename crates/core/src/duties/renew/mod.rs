@@ -10,6 +10,7 @@ mod tests;
 mod turn;
 
 use crate::engine::Duty;
+use crate::journal::Entry;
 use crate::kube::{Api, encode_segment};
 use crate::kubeadm::certificates::Leaves;
 use crate::kubeadm::documents;
@@ -33,8 +34,10 @@ use turn::Turn;
 const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
 /// And some live minutes.
 const LOOK_AT_LEAST: Duration = Duration::from_secs(10);
-/// How often another master, or an API server that restarts, is looked at.
+/// How often another master's renewal is looked at.
 const WAIT: Duration = Duration::from_secs(30);
+/// How often a master that is away is looked for. There are weeks.
+const WAIT_FOR_MASTER: Duration = Duration::from_secs(10 * 60);
 const SOON: Duration = Duration::from_secs(2);
 /// What could not be renewed is tried again after this.
 const REST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -116,13 +119,16 @@ impl RenewDuty {
             );
         } else {
             must_be_ready(api, "this machine's API server").await?;
-            // kubeadm reads the lives of certificates from the cluster, through the endpoint; without them it takes its defaults.
-            must_be_ready(&Api::admin(&node.world.cluster), "the control plane endpoint").await?;
-            let nodes = api.get(MASTERS).await?.unwrap_or_default();
-            let away = ready_nodes::not_ready(&nodes, &node.identity.node_name);
-            if !away.is_empty() && !leaves.is_urgent(now, past.made_after) {
-                self.tell(node, &format!("certificates are due; waiting until {} is Ready", away.join(", ")));
-                return Ok(node.jitter(WAIT));
+            if !leaves.is_urgent(now, past.made_after) {
+                // kubeadm reads the lives of certificates from the cluster, through the endpoint; without them it takes its
+                // defaults, which is better than to let them end.
+                must_be_ready(&Api::admin(&node.world.cluster), "the control plane endpoint").await?;
+                let nodes = api.get(MASTERS).await?.unwrap_or_default();
+                let away = ready_nodes::not_ready(&nodes, &node.identity.node_name);
+                if !away.is_empty() {
+                    self.tell(node, &format!("certificates are due; waiting until {} is Ready", away.join(", ")));
+                    return Ok(node.jitter(WAIT_FOR_MASTER));
+                }
             }
             if let Some(holder) = self.turn.take(node, api).await? {
                 self.tell(node, &format!("certificates are due; waiting for {holder}, which renews its own"));
@@ -131,17 +137,17 @@ impl RenewDuty {
             let first = due.first().map_or("", |leaf| leaf.path);
             self.tell(node, &format!("renewing {} certificates, {first} first", due.len()));
         }
-        journal(node).note(crate::journal::Entry::RenewalBegan { expired })?;
+        journal(node).note(Entry::RenewalBegan { expired })?;
         Ok(Duration::ZERO)
     }
 
     async fn renew(&self, node: &Node, api: &Api, leaves: &Leaves, past: &Past, expired: bool) -> Outcome<Duration> {
-        let is_due = !leaves.due(node.world.time.now(), past.made_after).is_empty();
+        let due = leaves.due(node.world.time.now(), past.made_after);
         let job = node.world.jobs.observe(&run::job_name(COMMAND)).await?;
         let ended = match job {
             JobState::Running { .. } => run::wait(node, COMMAND).await?,
             // It ended before the journal said so.
-            _ if !is_due => Ended::Well,
+            _ if due.is_empty() => Ended::Well,
             _ => {
                 // Whoever lost the turn, for it was away for long, asks for it again.
                 if !expired && let Some(holder) = self.turn.take(node, api).await? {
@@ -153,7 +159,9 @@ impl RenewDuty {
         };
         match ended {
             Ended::Well => {
-                journal(node).note(crate::journal::Entry::CertificatesRenewed)?;
+                let now = Leaves::read(&*node.world.files)?;
+                let all = !due.iter().any(|before| now.list.contains(before));
+                journal(node).note(Entry::CertificatesRenewed { all })?;
                 node.world.jobs.forget(&run::job_name(COMMAND)).await?;
                 Ok(Duration::ZERO)
             }
@@ -204,7 +212,7 @@ impl RenewDuty {
         if !expired {
             self.turn.give_back(node, api).await?;
         }
-        journal(node).note(crate::journal::Entry::RenewalEnded)?;
+        journal(node).note(Entry::RenewalEnded)?;
         let ends = super::certificates::earliest_expiry(node)?;
         node.update(|status| status.certificates_expire_at = ends);
         self.awaited.replace(None);

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use world::{Agents, KEYS, Masters, PODS};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
-const MANY_DAYS: i64 = 20 * 24 * 60;
+const MANY_DAYS: i64 = 4 * 24 * 60;
 
 /// Every pod of a machine was started anew once, in the order in which they need each other.
 fn is_renewed(masters: &Masters, host: usize) {
@@ -50,7 +50,7 @@ fn certificates_that_live_minutes_are_renewed_again_and_again() {
     assert_eq!(agents.failures, []);
 }
 
-/// Killed before and after every call to any port, a renewal ends as if nothing had happened.
+/// Killed before and after every call that changes something, a renewal ends as if nothing had happened.
 #[test]
 fn killed_anywhere_it_converges() {
     let calls = {
@@ -59,7 +59,7 @@ fn killed_anywhere_it_converges() {
         is_renewed(&masters, 0);
         masters.hosts[0].gated.get()
     };
-    assert!(calls > 200, "{calls}");
+    assert!(calls > 12, "{calls}");
     for kill in 0..2 * calls {
         let masters = Masters::new(1, DAY * 29);
         masters.hosts[0].kill.set(Some(kill));
@@ -87,7 +87,9 @@ fn a_holder_whose_agent_is_gone_is_followed_after_ten_minutes() {
     let masters = Masters::new(3, DAY * 29);
     // Somewhere between the first and the last pod.
     let mut agents = Agents::of(&masters);
-    agents.live(1);
+    while masters.hosts.iter().all(|host| host.starts.borrow().len() < 2) {
+        agents.live_for(SignedDuration::from_secs(1));
+    }
     let holder = masters.holder();
     let index = masters.hosts.iter().position(|host| host.name == holder).expect("a holder");
     agents.stopped.push(index);
@@ -105,15 +107,15 @@ fn a_holder_whose_agent_is_gone_is_followed_after_ten_minutes() {
 
 #[test]
 fn while_a_master_is_away_nobody_begins_until_it_is_urgent() {
-    let masters = Masters::new(3, DAY * 29);
+    let masters = Masters::new(3, DAY * 16);
     masters.away.borrow_mut().push("master-3".to_owned());
     let mut agents = Agents::of(&masters);
     agents.stopped.push(2);
-    agents.live(13 * 24 * 60);
+    agents.live(20 * 60);
     assert!(masters.hosts.iter().all(|host| host.renewals.get() == 0));
     let told = masters.hosts[0].notes.borrow().clone();
     assert_eq!(told, ["certificates are due; waiting until master-3 is Ready"]);
-    agents.live(2 * 24 * 60);
+    agents.live(6 * 60);
     assert_eq!(masters.hosts.iter().filter(|host| host.renewals.get() == 1).count(), 2);
 }
 

@@ -75,11 +75,12 @@ pub struct Host {
     pub stubborn: Cell<bool>,
     /// Pods that do not become healthy.
     pub sick: RefCell<Vec<String>>,
-    /// The agent dies before (even) or after (odd) this gated call.
+    /// The agent dies before (even) or after (odd) this gated call that changes something.
     pub kill: Cell<Option<usize>>,
     pub gated: Cell<usize>,
     dead: Cell<bool>,
     pub notes: RefCell<Vec<String>>,
+    ends: Cell<Timestamp>,
 }
 
 impl Host {
@@ -99,6 +100,7 @@ impl Host {
             gated: Cell::default(),
             dead: Cell::default(),
             notes: RefCell::default(),
+            ends: Cell::new(Timestamp::MIN),
         });
         for key in KEYS {
             host.put(&format!("/etc/kubernetes/pki/{key}"), "private", 0o600);
@@ -111,7 +113,8 @@ impl Host {
             );
             host.put(&format!("/etc/kubernetes/manifests/{pod}.yaml"), &text, 0o600);
         }
-        let journal = Journal::new(host.clone(), host.time.clone());
+        // It joined when the certificates were made.
+        let journal = Journal::new(host.clone(), Rc::new(Ahead(time.clone(), left - host.life.get())));
         journal.begin(Uuid::from_u128(1), AttemptKind::ControlPlane, Uuid::from_u128(9), true).expect("a disk");
         journal.note(Entry::Joined { ca: ca(1) }).expect("a disk");
         host.pass();
@@ -138,6 +141,7 @@ impl Host {
     /// Every leaf of a control plane but the super-admin's, which a further master has not.
     fn sign(&self, begins: Timestamp, ends: Timestamp) {
         let pem = certificate(begins, ends);
+        self.ends.set(ends);
         for name in [
             "apiserver",
             "apiserver-kubelet-client",
@@ -158,8 +162,9 @@ impl Host {
         }
     }
 
+    /// When the first leaf ends.
     pub fn ends(&self) -> Timestamp {
-        crate::kubeadm::certificates::Leaves::read(self).expect("a disk").first_end().expect("certificates")
+        self.ends.get()
     }
 
     /// What kubelet and kubeadm have done by now.
@@ -271,18 +276,22 @@ impl Jobs for Host {
 }
 
 impl Gate for Host {
-    fn before(&self, _: &Call, _: u64) -> Admission {
-        self.strike(0);
+    fn before(&self, call: &Call, _: u64) -> Admission {
+        self.strike(call, 0);
         if self.dead.get() { Admission::Die } else { Admission::Pass }
     }
-    fn after(&self, _: &Call, _: u64, _: Result<(), &Failure>) -> Delivery {
-        self.strike(1);
+    fn after(&self, call: &Call, _: u64, _: Result<(), &Failure>) -> Delivery {
+        self.strike(call, 1);
         if self.dead.get() { Delivery::Die } else { Delivery::Deliver }
     }
 }
 
 impl Host {
-    fn strike(&self, side: usize) {
+    /// A death at a call that changes nothing is one at the last that did.
+    fn strike(&self, call: &Call, side: usize) {
+        if !call.changes {
+            return;
+        }
         let number = self.gated.get();
         self.gated.set(number + side);
         if self.kill.get() == Some(2 * number + side) {
@@ -464,12 +473,18 @@ impl Agents {
 
     /// Ticks for so long; an agent that died lives again after some seconds.
     pub fn live(&mut self, minutes: i64) {
+        self.live_for(SignedDuration::from_mins(minutes));
+    }
+
+    pub fn live_for(&mut self, duration: SignedDuration) {
         let time = self.masters.lab.time.clone();
-        let until = time.now() + SignedDuration::from_mins(minutes);
+        let until = time.now() + duration;
         while let Some(index) = (0..self.next.len()).filter(|n| !self.stopped.contains(n)).min_by_key(|n| self.next[*n])
         {
             let at = self.next[index].max(time.now());
-            time.pass(Duration::try_from(at.min(until).duration_since(time.now())).expect("not the past"));
+            time.pass(
+                Duration::try_from(at.min(until).max(time.now()).duration_since(time.now())).expect("not the past"),
+            );
             self.masters.look();
             if at >= until {
                 break;
