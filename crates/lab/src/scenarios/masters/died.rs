@@ -1,7 +1,7 @@
 //! The master that initialises dies, at one moment after another: another one finishes as soon as EC2 says that it is
 //! gone, with the same uid and the keys that were stored, if they were.
 
-use super::super::support::{BUCKET, READY, await_ready, expect, noted, register};
+use super::super::support::{BUCKET, READY, await_ready, expect, noted, register, step_began};
 use super::facts::is_whole;
 use super::fleet::{Fleet, terminate};
 use crate::lab::Lab;
@@ -29,7 +29,7 @@ struct Moment {
 const MOMENTS: &[Moment] = &[
     Moment {
         name: "unsealed",
-        is: |m| noted(m, "began") == 1,
+        is: |m| step_began(m, "seal-pki"),
         sealed: Some(false),
         store_is_away: false,
         terminated: true,
