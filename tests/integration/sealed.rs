@@ -15,6 +15,8 @@ const PASSPHRASE: &str = "/etc/kubestrap/pki.passphrase";
 const BUNDLE: &str = "pki/bundle";
 /// Small keys: RSA takes seconds in a debug build.
 const QUICK: &str = "kubeadm: { ClusterConfiguration: { encryptionAlgorithm: ECDSA-P256 } }\n";
+/// The leader asks the API server on its own machine, at the node's address.
+const HERE: &str = "node: { address: 127.0.0.1 }\n";
 const PRIVATE: [&str; 4] = ["ca.key", "front-proxy-ca.key", "etcd/ca.key", "sa.key"];
 
 /// A master with a key file.
@@ -151,12 +153,12 @@ fn sealed_keys_that_were_changed_or_do_not_open_stop_a_master_before_init() {
 fn an_older_cluster_is_sealed_and_sealed_anew_with_another_key() {
     let world = World::new();
     let machine = world.master("m1");
-    machine.configure(QUICK);
+    machine.configure(&format!("{HERE}{QUICK}"));
     machine.run(&["run", "--once"]).expect(0);
     machine.run(&["pki", "status"]).expect(21).says(&["there is no pki/bundle"]);
     machine.write(PASSPHRASE, "correct horse battery staple\n");
     machine.set_mode(PASSPHRASE, 0o600);
-    machine.configure(&format!("pki: {{ passphrase_file: {PASSPHRASE} }}\n{QUICK}"));
+    machine.configure(&format!("pki: {{ passphrase_file: {PASSPHRASE} }}\n{HERE}{QUICK}"));
     let mut agent = machine.start(&["run"]);
     agent.until("the keys are sealed", || world.object(BUNDLE).is_some());
     agent.terminate();
@@ -166,7 +168,7 @@ fn an_older_cluster_is_sealed_and_sealed_anew_with_another_key() {
     machine.run(&["pki", "status"]).expect(0).says(&["a passphrase (600000 rounds)"]);
 
     key_file(&machine, 3);
-    machine.configure(&format!("pki: {{ key_file: {KEY} }}\n{QUICK}"));
+    machine.configure(&format!("pki: {{ key_file: {KEY} }}\n{HERE}{QUICK}"));
     machine.run(&["pki", "status"]).expect(21).says(&["sealed with a passphrase", "pki rewrap"]);
     machine.run(&["pki", "rewrap"]).expect(2).says(&["the key file", "--yes prod"]);
     machine.run(&["pki", "rewrap", "--yes", "other"]).expect(2);
