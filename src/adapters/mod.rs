@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod download;
 pub mod durable;
 pub mod ecr;
+pub mod etcd;
 pub mod files;
 pub mod host;
 pub mod images;
@@ -107,9 +108,9 @@ pub fn ports(settings: &Settings, opts: &Opts) -> Outcome<Ports> {
         jobs: early.jobs,
         metadata: early.metadata,
         cloud: Rc::new(AwsCloud::new(aws.clone(), endpoints(settings))),
-        cluster: Rc::new(Api::new(names, &opts.root)),
+        cluster: Rc::new(Api::new(names.clone(), &opts.root)),
         vault: Rc::new(Keys::new(aws, settings.kms_endpoint.clone())),
-        etcd: Rc::new(kubestrap_core::ports::Nobody),
+        etcd: Rc::new(etcd::Gateway::new(names, &opts.root)),
         host: early.host,
         time: early.time,
     })

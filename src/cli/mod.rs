@@ -7,6 +7,7 @@ mod completions;
 mod compose;
 mod config_verb;
 mod confirm;
+mod control_planes;
 mod doctor;
 mod drift;
 mod ecr;
@@ -16,6 +17,8 @@ mod exit_codes;
 mod install;
 mod job;
 mod last_word;
+mod leave;
+mod member;
 mod pki;
 mod plan;
 mod plot;
@@ -130,6 +133,8 @@ enum Verb {
     Install(install::Install),
     Unlock(unlock::Unlock),
     Reset(reset::Reset),
+    Member(member::Member),
+    Leave(leave::Leave),
     Rollout(rollout::Rollout),
     Token(token::Token),
     Pki(pki::Pki),
@@ -199,6 +204,8 @@ async fn dispatch(verb: Verb, global: &Global, screen: &Screen) -> Outcome<ExitC
         Verb::Install(verb) => verb.run(global).await,
         Verb::Unlock(verb) => verb.run(global).await,
         Verb::Reset(verb) => verb.run(global).await,
+        Verb::Member(verb) => verb.run(global).await,
+        Verb::Leave(verb) => verb.run(global).await,
         Verb::Rollout(verb) => verb.run(global).await,
         Verb::Token(verb) => verb.run(global).await,
         Verb::Pki(verb) => verb.run(global).await,

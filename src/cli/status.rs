@@ -1,6 +1,7 @@
 //! `status`: this node's journal and health; `--cluster`: what every node says of itself in the store.
 
 use super::compose::{self, StoreArgs};
+use super::control_planes::ControlPlanes;
 use super::last_word::LastWord;
 use super::state::Lock;
 use super::{Form, Global, Output, print, print_json};
@@ -98,6 +99,7 @@ impl ClusterView {
         rows.extend(self.reports.iter().map(|entry| self.row(entry)));
         out.push('\n');
         out.push_str(&table(&rows));
+        out.push_str(&self.control_planes().human(self.now));
         for entry in &self.reports {
             let (name, message) = match &entry.report {
                 Ok(report) => match &report.error {
@@ -109,6 +111,11 @@ impl ClusterView {
             out.push_str(&format!("\n{}: {}\n", plain(name), fold(&plain(message), 100, 2)));
         }
         out
+    }
+
+    fn control_planes(&self) -> ControlPlanes<'_> {
+        let reports = self.reports.iter();
+        ControlPlanes::of(reports.filter_map(|entry| Some((entry.report.as_ref().ok()?, self.is_stale(entry)))))
     }
 
     fn register_words(&self, register: &Register) -> String {
@@ -163,6 +170,7 @@ impl ClusterView {
             "cluster": self.name,
             "register": self.register,
             "nodes": nodes.collect::<Vec<_>>(),
+            "control_plane": self.control_planes().json(),
         })
     }
 }

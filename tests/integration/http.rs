@@ -36,6 +36,19 @@ pub struct Server {
 }
 
 impl Server {
+    /// A balancer before API servers, whose targets stand in a file.
+    pub fn balancer(at: SocketAddr, targets: &std::path::Path) -> Server {
+        let mut agent = Agent::start(
+            Command::new(programs().join("balancer-standin"))
+                .arg("--listen")
+                .arg(at.to_string())
+                .arg("--targets")
+                .arg(targets),
+        );
+        agent.until("the balancer listens", || TcpStream::connect(at).is_ok());
+        Server { _agent: agent, address: at }
+    }
+
     fn start(command: &mut Command) -> Server {
         let mut agent = Agent::start(command.args(["--listen", "127.0.0.1:0"]));
         let mut address = None;
@@ -49,7 +62,7 @@ impl Server {
 
     /// The metadata service, with this configuration.
     pub fn imds(world: &World, configuration: &str) -> Server {
-        let path = world.path("imds.yaml");
+        let path = world.path(&format!("imds-{}.yaml", crate::world::free_port()));
         std::fs::write(&path, configuration).expect("write");
         Server::start(Command::new(programs().join("imds-standin")).arg("--config").arg(path))
     }

@@ -6,6 +6,7 @@
 mod audit;
 mod http;
 mod images;
+mod network;
 mod peer;
 mod process;
 mod world;

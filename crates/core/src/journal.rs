@@ -68,6 +68,8 @@ pub enum Entry {
         /// The CA of the cluster it joined.
         ca: CaHash,
     },
+    /// This master is about to leave its cluster: its member is removed, and nothing is joined or reset by itself again.
+    Left,
     /// What this attempt left on the machine is about to be reset.
     ResetBegan,
     /// The machine is clean again.
@@ -110,6 +112,18 @@ pub enum Entry {
         /// The grant it is started for.
         grant: Uuid,
     },
+    /// The certificates of this control plane are about to be renewed; whether one of them had ended by then.
+    RenewalBegan {
+        /// Nobody could be asked, and nobody was served.
+        expired: bool,
+    },
+    /// They are renewed; the static pods do not use them yet.
+    CertificatesRenewed {
+        /// Whether none was left that was due.
+        all: bool,
+    },
+    /// Every static pod uses them and is healthy.
+    RenewalEnded,
     /// A line of a newer version; kept, not understood.
     #[serde(other)]
     Unknown,
@@ -157,6 +171,8 @@ pub struct Attempt {
     pub joined: Option<CaHash>,
     /// Whether a reset began and did not end.
     pub resetting: bool,
+    /// Whether this machine left the cluster, or began to.
+    pub left: bool,
     /// Whether the machine became a node.
     pub completed: bool,
     /// The digest of the addons that were applied.
@@ -186,6 +202,7 @@ impl Attempt {
             committed: None,
             joined: None,
             resetting: false,
+            left: false,
             completed: false,
             addons: None,
         }
@@ -359,6 +376,7 @@ fn apply(attempt: &mut Attempt, entry: &Entry) {
         Entry::CommitAttempted => attempt.commit_attempted = true,
         Entry::Committed { ca } => attempt.committed = Some(ca.clone()),
         Entry::Joined { ca } => attempt.joined = Some(ca.clone()),
+        Entry::Left => attempt.left = true,
         Entry::ResetBegan => attempt.resetting = true,
         Entry::ResetDone => {
             attempt.resetting = false;
@@ -374,112 +392,12 @@ fn apply(attempt: &mut Attempt, entry: &Entry) {
         | Entry::StepEnded { .. }
         | Entry::HookStarted { .. }
         | Entry::LaunchSignalled { .. }
+        | Entry::RenewalBegan { .. }
+        | Entry::CertificatesRenewed { .. }
+        | Entry::RenewalEnded
         | Entry::Unknown => {}
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::fake::{Lab, OneFile};
-
-    fn line(attempt: u128, entry: Entry) -> Line {
-        Line { schema: 1, at: Timestamp::UNIX_EPOCH, attempt: Uuid::from_u128(attempt), entry }
-    }
-
-    fn began(id: u128) -> Line {
-        line(id, Entry::Began { kind: AttemptKind::Init, uid: Uuid::from_u128(9), machine_was_clean: true })
-    }
-
-    fn body(lines: &[Line]) -> Vec<u8> {
-        lines.iter().flat_map(|l| format!("\n{}\n", serde_json::to_string(l).expect("json")).into_bytes()).collect()
-    }
-
-    #[test]
-    fn the_last_attempt_counts_and_lines_of_others_do_not_touch_it() {
-        let ca = CaHash::from_digest(&[1; 32]);
-        let lines = [began(1), line(1, Entry::CommitAttempted), began(2), line(1, Entry::Committed { ca })];
-        let attempt = last_attempt(&lines).expect("an attempt");
-        assert_eq!((attempt.id, attempt.commit_attempted, attempt.committed), (Uuid::from_u128(2), false, None));
-    }
-
-    #[test]
-    fn a_reset_forgets_what_was_made_but_never_a_commit() {
-        let ca = CaHash::from_digest(&[1; 32]);
-        let lines =
-            [began(1), line(1, Entry::Initialised { ca }), line(1, Entry::CommitAttempted), line(1, Entry::ResetDone)];
-        let attempt = last_attempt(&lines).expect("an attempt");
-        assert_eq!((attempt.initialised, attempt.commit_attempted), (None, true));
-    }
-
-    #[test]
-    fn every_torn_length_of_the_last_line_is_ignored_and_healed() {
-        // A brace in a text: torn behind it, the line looks whole at first sight.
-        let step = Entry::StepBegan { step: "join".into(), why: "{\"a\":\"&{x}\"} é".into() };
-        let lines = [began(1), line(1, step)];
-        let whole = body(&lines);
-        let first = body(&lines[..1]).len();
-        for cut in first..whole.len() - 1 {
-            let mut torn = whole[..cut].to_vec();
-            let read = parse(&torn).expect("torn");
-            assert!(!read.is_empty() && read[0] == lines[0], "cut at {cut}");
-            torn.extend(body(&[line(1, Entry::Completed)]));
-            let healed = parse(&torn).expect("healed");
-            assert_eq!(healed.last(), Some(&line(1, Entry::Completed)), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn a_damaged_line_in_the_middle_and_a_newer_schema_are_refused() {
-        let mut bad = body(&[began(1)]);
-        bad.extend(b"\n{\"schema\":1,\"what\":1}\n");
-        bad.extend(body(&[line(1, Entry::Completed)]));
-        assert_eq!(parse(&bad).map_err(|f| f.cause), Err(Cause::ForeignState));
-        let newer = body(&[Line { schema: 2, ..began(1) }]);
-        assert_eq!(parse(&newer).map_err(|f| f.cause), Err(Cause::ForeignState));
-    }
-
-    #[test]
-    fn years_of_failures_leave_a_journal_that_says_the_same_and_can_be_read() {
-        let lab = Lab::new();
-        let file = Rc::new(OneFile::default());
-        let journal = Journal::new(file.clone(), lab.time.clone());
-        let size = || file.read(Path::new(JOURNAL), 0).expect("a disk").map_or(0, |body| body.len());
-        let ca = |n| CaHash::from_digest(&[n; 32]);
-        journal.begin(Uuid::from_u128(1), AttemptKind::Join, Uuid::from_u128(9), false).expect("begun");
-        journal.note(Entry::Joined { ca: ca(1) }).expect("noted");
-        journal.begin(Uuid::from_u128(2), AttemptKind::Init, Uuid::from_u128(9), true).expect("begun");
-        let newer = line(2, Entry::Unknown);
-        let newer = serde_json::to_string(&newer).expect("json").replace("unknown", "something-new");
-        file.append(Path::new(JOURNAL), format!("{newer}\n").as_bytes(), 0o600).expect("appended");
-        let (mut largest, mut rewritten) = (0, 0);
-        for round in 0..160_u32 {
-            let before = (size(), journal.attempt().expect("readable"));
-            let fact = match round % 4 {
-                0 => Entry::Initialised { ca: ca(1) },
-                1 => Entry::ResetBegan,
-                2 => Entry::ResetDone,
-                _ => Entry::Initialised { ca: ca(2) },
-            };
-            journal.note(Entry::StepBegan { step: "join".into(), why: round.to_string() }).expect("noted");
-            assert_eq!(journal.attempt().expect("readable"), before.1, "round {round}");
-            journal.note(fact).expect("noted");
-            let failure = Some(("tool-failed".into(), "x".repeat(20_000)));
-            journal.note(Entry::StepEnded { step: "join".into(), took_ms: 1, failure }).expect("noted");
-            largest = largest.max(size());
-            rewritten += u32::from(size() < before.0);
-        }
-        assert!(largest < THIN_OUT_AT + 30_000 && rewritten > 1, "{largest} bytes, {rewritten} times");
-        let attempt = journal.attempt().expect("readable").expect("an attempt");
-        assert_eq!((attempt.id, attempt.initialised), (Uuid::from_u128(2), Some(ca(2))));
-        let text = String::from_utf8(file.read(Path::new(JOURNAL), 0).expect("a disk").expect("there")).expect("UTF-8");
-        assert!(text.contains("something-new") && text.contains("\"why\":\"159\"") && !text.contains("\"why\":\"0\""));
-        assert!(!text.contains("\"joined\""), "a fact of an attempt that is over was kept");
-    }
-
-    #[test]
-    fn entries_of_a_later_minor_are_kept_apart() {
-        let text = b"{\"schema\":1,\"at\":\"2026-11-21T00:00:00Z\",\"attempt\":\"00000000-0000-0000-0000-000000000001\",\"entry\":\"something-new\"}\n";
-        assert_eq!(parse(text).map(|lines| lines[0].entry.clone()), Ok(Entry::Unknown));
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ pub mod duties;
 pub mod ecr;
 pub mod end;
 pub mod engine;
+pub mod etcd;
 pub mod gate;
 pub mod identity;
 pub mod image;

@@ -1,9 +1,10 @@
 //! A node: its settings, who it is, the world it lives in, and what it is doing right now.
 
 use crate::config::settings::Settings;
+use crate::kube::lease::Leading;
 use crate::model::cause::Failure;
 use crate::model::identity::Identity;
-use crate::model::report::{DriftReport, EndReport, Phase, ReportedError, StepReport};
+use crate::model::report::{DriftReport, EndReport, MemberReport, Phase, ReportedError, StepReport};
 use crate::world::World;
 use jiff::Timestamp;
 use std::cell::{Cell, RefCell};
@@ -133,6 +134,10 @@ pub struct Status {
     pub drift: Option<DriftReport>,
     /// How the node ends, when its machine is about to be taken away.
     pub end: Option<EndReport>,
+    /// etcd's members, on the master that looks after them.
+    pub members: Option<Vec<MemberReport>>,
+    /// Whether this agent carries out the duties of which a cluster needs one.
+    pub leads: bool,
     /// The last lines of a failed kubeadm, redacted.
     pub log_tail: Vec<String>,
     /// How the rollouts stand, on a master that arbitrates.
@@ -141,7 +146,8 @@ pub struct Status {
     pub last_report_at: Option<Timestamp>,
 }
 
-/// Everything a step or duty needs. Immutable but for [`Status`], which it shares with its clones.
+/// Everything a step or duty needs. Immutable but for [`Status`] and [`Leading`], which it
+/// shares with its clones.
 #[derive(Clone)]
 pub struct Node {
     /// Validated configuration.
@@ -152,6 +158,8 @@ pub struct Node {
     pub world: World,
     /// When this life of the agent began.
     pub started_at: Timestamp,
+    /// This agent's part in the election of the one that leads.
+    pub lease: Rc<Leading>,
     /// The folder the node's files are below (`--root`), when it is not `/`; kubeadm is told so.
     pub rootfs: Option<String>,
     status: Rc<RefCell<Status>>,
@@ -163,8 +171,8 @@ impl Node {
     /// A node at the beginning of a life of its agent.
     pub fn new(settings: Rc<Settings>, identity: Rc<Identity>, world: World) -> Self {
         let started_at = world.time.now();
-        let (status, revision) = (Rc::default(), Rc::default());
-        Node { settings, identity, world, started_at, rootfs: None, status, revision }
+        let (lease, status, revision) = (Rc::default(), Rc::default(), Rc::default());
+        Node { settings, identity, world, started_at, lease, rootfs: None, status, revision }
     }
 
     /// The same node with its files below a folder.

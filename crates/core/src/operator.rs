@@ -3,12 +3,13 @@
 
 use crate::ecr::wiring::Leftover;
 use crate::ecr::{logins, wiring};
-use crate::journal::Journal;
+use crate::journal::{AttemptKind, Journal};
 use crate::kubeadm::machine::Machine;
 use crate::kubeadm::reset::{self, ResetProof};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::register::{Register, RegisterState};
 use crate::node::Node;
+use crate::ports::ETag;
 use crate::store::Store;
 use crate::store::register::Seen;
 use std::path::PathBuf;
@@ -46,6 +47,27 @@ pub fn unlock_warning(register: &Register) -> String {
     )
 }
 
+/// Who holds the join lock, for a person who is about to remove it: its version, and what is to be said. Fails when there
+/// is nothing to unlock.
+pub async fn lock_to_unlock(store: &Store) -> Outcome<(ETag, String)> {
+    let Some((etag, lock)) = store.lock_to_show().await? else {
+        let why = "there is no join lock: no master is joining";
+        return Err(Failure::new(Cause::Usage, "unlock the join lock", why).advise("nothing is to be done"));
+    };
+    let holder = match lock {
+        Ok(lock) => {
+            format!("held by {} ({}) since {}", lock.holder.node_name, lock.holder.identity, lock.since)
+        }
+        Err(failure) => format!("not readable ({})", failure.detail),
+    };
+    let warning = format!(
+        "The join lock is {holder}.\n\
+         If that machine is still running, it goes on with its join, beside the next one: etcd takes one new member at a \
+         time, and one of the two fails and begins anew. Its unstarted member of etcd is removed by the leader."
+    );
+    Ok((etag, warning))
+}
+
 /// What `kubestrap reset` would destroy, with the proof that it may; the refusal otherwise.
 pub struct ResetPlan {
     /// Every trace that goes; none when only the end of an earlier reset is missing.
@@ -79,6 +101,9 @@ pub fn plan_reset(node: &Node, force: bool) -> Outcome<ResetPlan> {
     let story = match &attempt {
         None => "no attempt is recorded on this machine".to_owned(),
         Some(a) if a.committed.is_some() => format!("this machine made cluster {}", a.uid),
+        Some(a) if a.kind == AttemptKind::ControlPlane && a.joined.is_some() => {
+            format!("this machine is a master of cluster {}: `kubestrap leave` goes before its reset", a.uid)
+        }
         Some(a) if a.joined.is_some() => format!("this machine joined cluster {}", a.uid),
         Some(a) => format!("attempt {} for cluster {} did not end", a.id, a.uid),
     };

@@ -93,6 +93,25 @@ impl Fabric {
         read_instances(&answer)?.pop().map_or_else(|| fail("RunInstances launched no instance"), Ok)
     }
 
+    /// Terminates an instance of no group.
+    ///
+    /// # Errors
+    /// When EC2 refuses.
+    pub fn terminate(&self, instance: &str) -> Result<()> {
+        self.ec2("TerminateInstances", &[("InstanceId.1", instance)]).map(drop)
+    }
+
+    /// Makes a symmetric KMS key: its ARN.
+    ///
+    /// # Errors
+    /// When KMS refuses.
+    pub fn kms_key(&self) -> Result<String> {
+        let (status, body) = http::json("kms", (AWS, AWS_PORT), "TrentService.CreateKey", b"{}")?;
+        let answer: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let arn = answer["KeyMetadata"]["Arn"].as_str().map(str::to_owned);
+        arn.map_or_else(|| fail(format!("failed to make a KMS key: {status}: {}", String::from_utf8_lossy(&body))), Ok)
+    }
+
     /// Terminates an instance of a group, which launches another one at once.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What surrounds the machines: instance metadata, S3 and EC2, as servers in the lab's network namespace.
 
 use crate::machine::{Machine, Shared, Spec};
-use crate::network::{AWS, METADATA, NAMESPACE, OTHER_S3};
+use crate::network::{AWS, BALANCER, METADATA, NAMESPACE, OTHER_S3};
 use crate::state::Process;
 use crate::{Result, attempted, command, fail, http, interrupt, network};
 use kubestrap_testkit::moto;
@@ -20,6 +20,8 @@ pub(crate) const AWS_PORT: u16 = 5000;
 /// An S3 server of the Rust registry that verifies signatures and honours conditions, and its version.
 const OTHER_S3_CRATE: (&str, &str) = ("s3s-fs", "0.14.1");
 const OTHER_S3_PORT: u16 = 8014;
+/// Where API servers listen, and the balancer before them.
+const API_PORT: u16 = 6443;
 /// The account all instances belong to.
 const ACCOUNT: &str = "123456789012";
 
@@ -28,6 +30,7 @@ pub struct Fabric {
     pub(crate) shared: Rc<Shared>,
     imds: PathBuf,
     pub(crate) ecr: PathBuf,
+    balancer: PathBuf,
 }
 
 /// An S3 server that is not moto, with long-lived credentials.
@@ -44,7 +47,8 @@ pub struct OtherS3 {
 impl Fabric {
     /// The fabric of a lab; `programs` holds the stand-ins.
     pub fn new(shared: Rc<Shared>, programs: &Path) -> Fabric {
-        Fabric { shared, imds: programs.join("imds-standin"), ecr: programs.join("ecr-standin") }
+        let [imds, ecr, balancer] = ["imds", "ecr", "balancer"].map(|name| programs.join(format!("{name}-standin")));
+        Fabric { shared, imds, ecr, balancer }
     }
 
     /// Starts S3 and EC2.
@@ -118,6 +122,32 @@ impl Fabric {
             return self.await_answer("imds", (METADATA, 80), "/");
         }
         Ok(())
+    }
+
+    /// Starts the load balancer before the API servers; it has no targets before [`Fabric::publish_targets`].
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_balancer(&self) -> Result<()> {
+        self.publish_targets(&[])?;
+        let mut program = Command::new(&self.balancer);
+        program.args(["--listen", &format!("{BALANCER}:{API_PORT}"), "--targets"]).arg(self.targets());
+        self.serve("balancer", &program)
+    }
+
+    /// The machines that the balancer looks at; it finds out by itself which of them have an API server that is ready.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub fn publish_targets(&self, machines: &[Machine]) -> Result<()> {
+        let text: String = machines.iter().map(|machine| format!("{}:{API_PORT}\n", machine.address())).collect();
+        let fresh = self.targets().with_extension("new");
+        crate::tree::write(&fresh, text, 0o644)?;
+        attempted(std::fs::rename(&fresh, self.targets()), "write the balancer's targets")
+    }
+
+    fn targets(&self) -> PathBuf {
+        self.shared.folder.run().join("balancer.targets")
     }
 
     fn metadata_log(&self) -> PathBuf {

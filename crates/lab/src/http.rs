@@ -35,6 +35,15 @@ pub fn form(service: &str, server: (Ipv4Addr, u16), form: &str) -> Result<(u16, 
     send("POST", server, "/", &headers, form.as_bytes())
 }
 
+/// Calls a service of AWS in its JSON protocol: status and body.
+///
+/// # Errors
+/// When there is no answer.
+pub fn json(service: &str, server: (Ipv4Addr, u16), target: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
+    let headers = format!("content-type: application/x-amz-json-1.1\r\nx-amz-target: {target}\r\n{}", signed(service));
+    send("POST", server, "/", &headers, body)
+}
+
 fn send(method: &str, server: (Ipv4Addr, u16), path: &str, headers: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {}:{}\r\nconnection: close\r\n{headers}\r\ncontent-length: {}\r\n\r\n",

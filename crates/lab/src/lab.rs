@@ -35,6 +35,7 @@ pub struct Lab {
     keep: bool,
     began: Instant,
     api: Option<Machine>,
+    balanced: bool,
     /// What one scenario leaves for the next.
     pub notes: BTreeMap<String, String>,
     _lock: Lock,
@@ -74,7 +75,16 @@ impl Lab {
             folder: options.folder,
         });
         let fabric = Fabric::new(shared.clone(), &options.programs);
-        let mut lab = Lab { shared, fabric, keep: options.keep, began, api: None, notes: BTreeMap::new(), _lock: lock };
+        let mut lab = Lab {
+            shared,
+            fabric,
+            keep: options.keep,
+            began,
+            api: None,
+            balanced: false,
+            notes: BTreeMap::new(),
+            _lock: lock,
+        };
         let template = images::template(&mut lab)?;
         *lab.shared.images.borrow_mut() = template;
         lab.fabric.start_aws()?;
@@ -144,12 +154,26 @@ impl Lab {
         names.iter().filter_map(|name| Machine::find(&self.shared, name)).collect()
     }
 
+    /// Lets `api.lab` lead to a load balancer before the API servers of all machines, those that come later too; until
+    /// [`Lab::set_api`] or [`Lab::clear`].
+    ///
+    /// # Errors
+    /// When the balancer does not start, or a hosts file cannot be written.
+    pub fn balance(&mut self) -> Result<()> {
+        if !self.balanced {
+            self.fabric.start_balancer()?;
+            self.balanced = true;
+        }
+        self.publish_hosts()
+    }
+
     /// Lets `api.lab` lead to this machine.
     ///
     /// # Errors
     /// When a hosts file cannot be written.
     pub fn set_api(&mut self, machine: &Machine) -> Result<()> {
         self.api = Some(machine.clone());
+        self.balanced = false;
         self.publish_hosts()
     }
 
@@ -160,7 +184,12 @@ impl Lab {
         for machine in &machines {
             text += &format!("{} {} {}\n", machine.address(), machine.dns_name(), machine.name());
         }
-        if let Some(api) = self.api.as_ref().filter(|api| machines.iter().any(|machine| machine.name() == api.name())) {
+        if self.balanced {
+            self.fabric.publish_targets(&machines)?;
+            text += &format!("{} api.lab\n", network::BALANCER);
+        } else if let Some(api) =
+            self.api.as_ref().filter(|api| machines.iter().any(|machine| machine.name() == api.name()))
+        {
             text += &format!("{} api.lab\n", api.address());
         } else if let Some(first) = machines.first() {
             text += &format!("{} api.lab\n", first.address());
@@ -177,6 +206,7 @@ impl Lab {
     /// When a disk cannot be removed.
     pub fn clear(&mut self) -> Result<()> {
         self.api = None;
+        self.balanced = false;
         self.notes.clear();
         self.machines().iter().try_for_each(Machine::remove)
     }

@@ -16,6 +16,8 @@ pub const OTHER_S3: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 pub const REGISTRY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 4);
 /// Where the registry's blobs lie, as ECR's lie in S3.
 pub const BLOBS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 5);
+/// Where the load balancer before the API servers is.
+pub const BALANCER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 6);
 /// Where instance metadata is.
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
@@ -74,7 +76,7 @@ pub fn up() -> Result<()> {
     inside(&["link", "add", "br0", "type", "bridge"])?;
     inside(&["link", "set", "br0", "address", &hardware_address(1)])?;
     inside(&["addr", "add", &format!("{GATEWAY}/24"), "dev", "br0"])?;
-    for address in [AWS, OTHER_S3, REGISTRY, BLOBS, METADATA] {
+    for address in [AWS, OTHER_S3, REGISTRY, BLOBS, BALANCER, METADATA] {
         inside(&["addr", "add", &format!("{address}/32"), "dev", "br0"])?;
     }
     inside(&["link", "set", "br0", "up"])?;
@@ -93,6 +95,14 @@ fn forward(namespace: &str) -> Result<()> {
 pub fn set_address(address: Ipv4Addr, present: bool) -> Result<()> {
     let verb = if present { "add" } else { "del" };
     ip(&["-n", NAMESPACE, "addr", verb, &format!("{address}/32"), "dev", "br0"])
+}
+
+/// Pulls a machine's cable, or plugs it in again: the machine goes on, and nobody reaches it.
+///
+/// # Errors
+/// When the machine is off, or `ip` fails.
+pub fn set_cable(machine: &str, plugged: bool) -> Result<()> {
+    ip(&["-n", NAMESPACE, "link", "set", &cable(machine), if plugged { "up" } else { "down" }])
 }
 
 /// Connects a machine: its namespace, `eth0`, its address and the routes.

@@ -43,7 +43,8 @@ pub fn begin(universe: &Rc<Universe>, machine: usize) -> Life {
     })
 }
 
-fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Settings> {
+/// What a machine of this role is told.
+pub(crate) fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Settings> {
     let broken = |why: String| Failure::new(Cause::Internal, "make the settings of a simulated node", why);
     let is_master = role == Role::Master;
     let endpoint = Endpoint::parse(crate::cluster::ENDPOINT).map_err(broken)?;
@@ -53,7 +54,7 @@ fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> Outcome<Set
         store: StoreLocation::S3 { bucket: "sim".to_owned(), prefix: String::new() },
         s3: Default::default(),
         control_plane_endpoint: is_master.then_some(endpoint),
-        pki: None,
+        pki: scenario.pki.then(|| crate::sealing::key(scenario.ground)),
         ca_pin: None,
         identity: Default::default(),
         metadata_endpoint: None,

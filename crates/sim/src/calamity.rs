@@ -30,7 +30,8 @@ pub fn schedule(universe: &Rc<Universe>) {
     for calamity in universe.scenario.calamities.iter().copied() {
         let at = universe.rng.between(Duration::from_secs(5), universe.scenario.faults_last);
         // Most of a bootstrap happens in its first minutes.
-        let early = universe.rng.below(2) == 0 && !matches!(calamity, Calamity::Lifecycle | Calamity::Ec2Blind);
+        let early = universe.rng.below(2) == 0
+            && !matches!(calamity, Calamity::Lifecycle | Calamity::Ec2Blind | Calamity::MasterLost);
         let at = if early { at / 16 } else { at };
         let world = universe.clone();
         match calamity {
@@ -61,6 +62,7 @@ fn strike(universe: &Rc<Universe>, calamity: Calamity) {
         Calamity::Reboot => universe.reboot(machine),
         Calamity::Stall => stall(universe, machine),
         Calamity::Death => lose(universe, machine, calamity),
+        Calamity::MasterLost => lose_master(universe),
         Calamity::DeathOfHolder | Calamity::HolderStopped | Calamity::AdminConfLost => {}
         Calamity::Lifecycle => expire(universe),
         Calamity::Tampering => tamper(universe),
@@ -144,10 +146,33 @@ fn stall(universe: &Rc<Universe>, machine: usize) {
 /// Loses a machine, but never the last master.
 fn lose(universe: &Rc<Universe>, machine: usize, calamity: Calamity) {
     let masters = universe.survivors().filter(|machine| machine.role == Role::Master).count();
-    if universe.machines[machine].role == Role::Worker || masters > 1 {
+    // A cluster that is lost shows nothing but that; the worst moment may well be too early for the others.
+    let kept = calamity == Calamity::DeathOfHolder || !universe.scenario.pki || universe.can_miss(machine);
+    if universe.machines[machine].role == Role::Worker || (masters > 1 && kept) {
         universe.count(calamity.name());
         universe.die(machine);
     }
+}
+
+/// Loses a master that is a voter, and not the only way to a quorum; later, when there is none yet.
+fn lose_master(universe: &Rc<Universe>) {
+    let voters: Vec<usize> = universe.etcd_of_cluster().map_or_else(Vec::new, |number| {
+        let etcds = universe.etcds.borrow();
+        etcds[number].voters().map(|voter| voter.machine).collect()
+    });
+    let missed: Vec<usize> = voters
+        .into_iter()
+        .filter(|machine| !universe.machines[*machine].is_dead() && universe.can_miss(*machine))
+        .collect();
+    if missed.is_empty() {
+        if universe.faulty() {
+            let world = universe.clone();
+            universe.timeline.after(Duration::from_secs(60), move || lose_master(&world));
+        }
+        return;
+    }
+    universe.count("master-lost");
+    universe.die(*universe.rng.pick(&missed));
 }
 
 impl Universe {
@@ -204,11 +229,11 @@ fn expire(universe: &Rc<Universe>) {
 pub fn revoke(universe: &Rc<Universe>) {
     universe.count("tokens-revoked");
     universe.note_world(format_args!("an administrator deletes all bootstrap tokens"));
-    let mut etcds = universe.etcds.borrow_mut();
-    let mut monitor = universe.monitor.borrow_mut();
-    for etcd in etcds.iter_mut() {
-        let skew = universe.machines[etcd.machine].clock.skew();
-        let tokens = std::mem::take(&mut etcd.tokens);
+    let clusters = universe.etcds.borrow().len();
+    for etcd in 0..clusters {
+        let skew = universe.machines[universe.clock_of(etcd)].clock.skew();
+        let tokens = std::mem::take(&mut universe.etcds.borrow_mut()[etcd].tokens);
+        let mut monitor = universe.monitor.borrow_mut();
         monitor.revoked.extend(tokens.into_iter().map(|(id, token)| (id, (token.expires_at, skew))));
     }
 }

@@ -43,6 +43,10 @@ faults! {
     ApiFails => "api-fails";
     /// A change through the Kubernetes API is done, and its answer is lost.
     ApiAnswerLost => "api-answer-lost";
+    /// An etcd member does not answer in time, or its connection breaks before anything is done.
+    EtcdFails => "etcd-fails";
+    /// A change of etcd's members is done, and its answer is lost.
+    EtcdAnswerLost => "etcd-answer-lost";
     /// EC2 refuses with RequestLimitExceeded.
     Ec2Throttled => "ec2-throttled";
     /// EC2 does not show an instance that exists.

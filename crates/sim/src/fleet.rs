@@ -89,14 +89,19 @@ impl Universe {
         self.account.template(&TemplateRef::Id(TEMPLATE.to_owned()), "$Latest")?.image
     }
 
-    /// A machine of the group is lost: another one is started.
+    /// A machine of a group is lost: another one is started, as long as there are spares.
     pub fn replace_soon(self: &Rc<Self>, machine: usize) {
-        if !self.scenario.rolls || self.machines[machine].role != Role::Worker {
+        let role = self.machines[machine].role;
+        if role == Role::Worker && !self.scenario.rolls {
             return;
         }
         let universe = self.clone();
         self.timeline.after(self.rng.between(Duration::from_secs(20), Duration::from_secs(120)), move || {
-            let spare = universe.machines.iter().find(|machine| !machine.is_launched()).map(|machine| machine.index);
+            let spare = universe
+                .machines
+                .iter()
+                .find(|machine| !machine.is_launched() && machine.role == role)
+                .map(|machine| machine.index);
             spare.into_iter().for_each(|spare| universe.launch(spare));
         });
     }
@@ -153,7 +158,7 @@ impl Universe {
     /// The control plane of the cluster that was committed.
     pub fn etcd_of_cluster(&self) -> Option<usize> {
         let creator = self.monitor.borrow().committed.as_ref().map(|(.., machine)| *machine)?;
-        self.etcds.borrow().iter().rposition(|etcd| etcd.machine == creator)
+        self.etcds.borrow().iter().rposition(|etcd| etcd.creator == creator)
     }
 
     /// Why the workers are not all on the new image, with nothing left of the way there.

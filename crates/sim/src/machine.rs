@@ -162,7 +162,8 @@ pub fn build(scenario: &Scenario, rng: &Rng) -> Vec<Machine> {
     };
     let all = (0..generations).flat_map(of);
     let spares = (0..scenario.spares()).map(|number| (Role::Worker, number, SPARE));
-    let all = all.chain(spares).enumerate();
+    let masters = (0..scenario.spare_masters).map(|number| (Role::Master, number, SPARE));
+    let all = all.chain(spares).chain(masters).enumerate();
     all.map(|(index, (role, number, generation))| machine(scenario, rng, index, role, number, generation)).collect()
 }
 
@@ -170,7 +171,7 @@ fn machine(scenario: &Scenario, rng: &Rng, index: usize, role: Role, number: u64
     let is_master = role == Role::Master;
     let letter = if is_master { "m" } else { "w" };
     let name = format!("{letter}{number}{}", if generation > 0 { "b" } else { "" });
-    let image = if generation == SPARE { NEXT_IMAGE } else { IMAGE };
+    let image = if generation == SPARE && !is_master { NEXT_IMAGE } else { IMAGE };
     let identity = identity(scenario.ground, &name, index as u8, image);
     let most = if is_master { scenario.skew } else { scenario.skew.max(scenario.worker_skew) };
     let skew_ms = most.as_millis() as i64;
@@ -185,6 +186,9 @@ fn machine(scenario: &Scenario, rng: &Rng, index: usize, role: Role, number: u64
     let lag = if scenario.ec2_late { rng.between(Duration::ZERO, LATEST) } else { Duration::ZERO };
     let mut disk = Disk::default();
     furnish(&mut disk, &identity);
+    if is_master && scenario.pki {
+        crate::sealing::furnish(&mut disk, scenario.ground);
+    }
     if foreign {
         crate::kubeadm::foreign_control_plane(&mut disk, rng);
     }

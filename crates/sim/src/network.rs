@@ -41,6 +41,11 @@ pub enum Way {
 }
 
 impl Machine {
+    /// Whether it is cut off from anything.
+    pub fn is_cut(&self, now: Duration) -> bool {
+        self.cuts.borrow().iter().any(|cut| now < cut.until)
+    }
+
     /// How a request that leaves now fares.
     pub fn way(&self, far: Far, now: Duration) -> Way {
         let cuts = self.cuts.borrow();
@@ -50,6 +55,13 @@ impl Machine {
             (true, true) => Way::Deaf,
             (true, false) => Way::Shut,
         }
+    }
+}
+
+impl Universe {
+    /// Whether nobody reaches what runs on this machine, or gets an answer from it.
+    pub fn api_cut(&self, machine: usize) -> bool {
+        self.machines[machine].way(Far::Api, self.timeline.now()) != Way::Open
     }
 }
 

@@ -1,5 +1,5 @@
-//! What an API server keeps of a cluster whose workers are rolled: Nodes, the arbiter's Lease and the ConfigMap of its
-//! ledger, with versions, conflicts, and what the node authorizer allows. Pods: [`crate::pods`].
+//! What an API server keeps of a cluster: Nodes, Leases and the ConfigMap of the arbiter's ledger, with versions,
+//! conflicts, and what the node authorizer allows. Pods: [`crate::pods`].
 
 use crate::cluster::Etcd;
 use crate::machine::Power;
@@ -106,7 +106,9 @@ impl Desk {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let body = request.body.as_ref().and_then(|(_, body)| serde_json::from_slice(body).ok());
         universe.keep_nodes(etcd);
-        universe.keep_pods(etcd);
+        if universe.scenario.rolls {
+            universe.keep_pods(etcd);
+        }
         if path.contains("/pods") || path.contains("/daemonsets/") {
             return self.serve_pods(etcd, user, request.method, path, query, body.as_ref());
         }
@@ -192,8 +194,7 @@ impl Desk {
 impl Universe {
     /// The time of a cluster's API server, as it writes it.
     pub fn api_time(&self, etcd: usize) -> String {
-        let machine = self.etcds.borrow()[etcd].machine;
-        self.wall_of(machine).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+        self.wall_of(self.clock_of(etcd)).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 
     /// What the arbiter has granted, as it is stored.
@@ -223,10 +224,11 @@ impl Universe {
                 _ => false,
             };
             let ready = json!(if runs { "True" } else { "Unknown" });
-            let known = objects.get(&path).cloned();
-            if known.as_ref().and_then(|node| node.pointer("/status/conditions/0/status")) == Some(&ready) {
+            let known = objects.get(&path);
+            if known.and_then(|node| node.pointer("/status/conditions/0/status")) == Some(&ready) {
                 continue;
             }
+            let known = known.cloned();
             let labels = match machine.role {
                 Role::Master => json!({ "node-role.kubernetes.io/control-plane": "" }),
                 Role::Worker => json!({}),
@@ -235,7 +237,8 @@ impl Universe {
                 json!({
                     "metadata": { "name": name, "labels": labels },
                     "spec": { "providerID": machine.identity.provider_id },
-                    "status": { "nodeInfo": { "kubeletVersion": crate::kubeadm::KUBE_VERSION } },
+                    "status": { "nodeInfo": { "kubeletVersion": crate::kubeadm::KUBE_VERSION },
+                        "addresses": [{ "type": "InternalIP", "address": machine.identity.address.to_string() }] },
                 })
             });
             node["status"]["conditions"] =

@@ -1,15 +1,18 @@
 //! A person with kubestrap's own tools: on bare metal nobody else can say that a machine is gone.
 
+use crate::machine::Machine;
 use crate::ports::Desk;
 use crate::scenario::Ground;
 use crate::store::Writer;
 use crate::universe::Universe;
+use kubestrap_core::etcd;
 use kubestrap_core::gate::Open;
 use kubestrap_core::kube::Api;
 use kubestrap_core::model::cause::Cause;
+use kubestrap_core::model::lock::JoinLock;
 use kubestrap_core::model::names::ClusterName;
 use kubestrap_core::model::register::RegisterState;
-use kubestrap_core::node::Silent;
+use kubestrap_core::node::{Node, Silent};
 use kubestrap_core::rollout::operator;
 use kubestrap_core::store::Store;
 use kubestrap_core::world::World;
@@ -60,16 +63,60 @@ async fn resume(universe: &Rc<Universe>, api: &Api) {
 async fn unlock(universe: &Rc<Universe>, store: &Store) {
     let mut rash = if universe.scenario.rash_operator { RASH_LOOKS } else { 0 };
     loop {
+        if universe.scenario.pki {
+            bury(universe, store).await;
+        }
         rash = rash.saturating_sub(1);
         let hasty = rash > 0;
         universe.sleep(if hasty { universe.rng.between(Duration::from_secs(3), HASTE) } else { LOOKS }).await;
         let Ok(Some(seen)) = store.register().await else { continue };
         let RegisterState::Initialising { holder: Some(holder), .. } = &seen.register.state else { continue };
-        if hasty || universe.machine_of(&holder.identity).is_some_and(crate::machine::Machine::is_dead) {
+        if hasty || universe.machine_of(&holder.identity).is_some_and(Machine::is_dead) {
             universe.note_world(format_args!("the operator unlocks the register of {}", holder.node_name));
             let _ = store.unlock_init(&seen).await;
         }
     }
+}
+
+/// A person knows of the masters that are lost: `unlock join`, and `member remove` on a master that lives.
+async fn bury(universe: &Rc<Universe>, store: &Store) {
+    let is_dead = |lock: &JoinLock| universe.machine_of(&lock.holder.identity).is_some_and(Machine::is_dead);
+    if let Ok(Some((etag, Ok(lock)))) = store.lock_to_show().await
+        && is_dead(&lock)
+    {
+        universe.note_world(format_args!("the operator unlocks the join of {}", lock.holder.node_name));
+        let _ = store.unlock_join(&etag).await;
+    }
+    let Some(number) = universe.etcd_of_cluster() else { return };
+    let lost: Vec<(usize, u64)> = {
+        let etcds = universe.etcds.borrow();
+        let members = etcds[number].members.iter().map(|member| (member.machine, member.id));
+        members.filter(|(machine, _)| universe.machines[*machine].is_dead()).collect()
+    };
+    let Some(at) = (0..universe.machines.len()).find(|machine| universe.api_on(*machine) == Some(number)) else { return };
+    let Some(node) = shell_on(universe, at) else { return };
+    for (machine, id) in lost {
+        let started = universe.etcds.borrow()[number].member(id).is_some_and(|member| member.started);
+        let name = &universe.machines[machine].identity.node_name;
+        let name = if started { name.clone() } else { format!("{id:x}") };
+        let told = match etcd::operator::plan_removal(&node, &name, true).await {
+            Ok(removal) => etcd::operator::remove(&node, &removal).await.map(|_| ()),
+            Err(failure) => Err(failure),
+        };
+        match told {
+            Ok(()) => universe.note_world(format_args!("the operator removes the member {name}")),
+            Err(failure) => universe.note_world(format_args!("the operator is told: {failure}")),
+        }
+    }
+}
+
+/// kubestrap's own tools on this machine.
+fn shell_on(universe: &Rc<Universe>, machine: usize) -> Option<Node> {
+    let about = &universe.machines[machine];
+    let settings = crate::agent::settings(&universe.scenario, about.role, about.token_ttl).ok()?;
+    let ports = Desk::new(universe.clone(), machine, Writer::Operator).ports();
+    let world = World::new(ports, Rc::new(Open), Rc::new(Silent));
+    Some(Node::new(Rc::new(settings), Rc::new(about.identity.clone()), world))
 }
 
 /// What the refusal asked for: `cluster retire`, and then the machines that had refused are started again.

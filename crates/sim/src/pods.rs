@@ -13,6 +13,7 @@ const WANTED: usize = 4;
 const STARTS: Duration = Duration::from_secs(20);
 /// A pod that is evicted ends within this.
 const GRACE: Duration = Duration::from_secs(30);
+const MIRRORS: &str = "/api/v1/namespaces/kube-system/pods";
 const IN_NAMESPACE: &str = "/api/v1/namespaces/default/pods/";
 
 /// A pod.
@@ -123,8 +124,20 @@ impl Desk {
                 }
                 Some((200, json!({ "items": self.pods(etcd) })))
             }
-            // Members of a stacked etcd: the sim has one master.
-            ("GET", "/api/v1/namespaces/kube-system/pods") => Some((200, json!({ "items": [] }))),
+            ("GET", MIRRORS) if user == "admin" => {
+                self.universe.tend_members(etcd);
+                let mirrors = self.universe.etcds.borrow()[etcd].mirrors.clone();
+                let component = parameter(query, "labelSelector").replace("%3D", "=").replace("%2C", ",");
+                let of = |part: &str| part.strip_prefix("component=").map(|name| format!("{name}-"));
+                let wanted = component.split(',').find_map(of).unwrap_or_default();
+                let items = mirrors.iter().filter(|pod| pod.starts_with(&wanted));
+                Some((200, json!({ "items": items.map(|pod| self.universe.shown_mirror(pod)).collect::<Vec<_>>() })))
+            }
+            ("DELETE", mirror) if user == "admin" && mirror.starts_with(MIRRORS) => {
+                let name = &mirror[MIRRORS.len() + 1..];
+                let removed = self.universe.etcds.borrow_mut()[etcd].mirrors.remove(name);
+                if removed { Some((200, json!({}))) } else { Some((404, json!({ "message": "not found" }))) }
+            }
             ("POST", eviction) => {
                 let name = eviction.strip_prefix(IN_NAMESPACE)?.strip_suffix("/eviction")?;
                 let uid = body.and_then(|body| body.pointer("/deleteOptions/preconditions/uid"));

@@ -168,6 +168,7 @@ impl Runner {
             let now = self.universe.timeline.now();
             if now >= self.looked_at + LOOKS {
                 self.looked_at = now;
+                self.universe.judge_bundle_life();
                 if self.settle(now)? {
                     self.universe.audit_secrets();
                     return self.verdict();

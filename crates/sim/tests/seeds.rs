@@ -49,6 +49,11 @@ scenarios! {
     clone: "clone", 60;
     rebuilt: "rebuilt", 20;
     roll: "roll", 12;
+    masters: "masters", 40;
+    masters_raced: "masters-raced", 40;
+    master_lost: "master-lost", 30;
+    masters_founder: "masters-founder", 40;
+    masters_bare: "masters-bare", 30;
 }
 
 /// Seed 1: the clock of a master that had waited for minutes was set, and it stopped for ever, seconds later.

@@ -3,17 +3,21 @@
 //!
 //! - [`kubeadm`]: a `kubeadm` that is as strict as the real one, and [`apiserver`], the API server it starts;
 //! - [`autoscaling`]: lifecycle actions that wait for their completion;
+//! - [`balancer`]: a load balancer before API servers;
 //! - [`ctr`]: containerd's client, with images that are rows in a file;
 //! - [`ecr`]: ECR's API with tokens that die soon, before a real registry;
+//! - [`etcd`]: the members of a cluster, and what etcd lets be done with them;
 //! - [`imds`]: an instance metadata service, version 2;
 //! - [`s3stub`]: an S3 that answers as badly as it is told to;
 //! - [`moto`]: moto's server, installed into a virtual environment and started on a free port.
 
 pub mod apiserver;
 pub mod autoscaling;
+pub mod balancer;
 pub mod client;
 pub mod ctr;
 pub mod ecr;
+pub mod etcd;
 pub mod files;
 pub mod golang;
 pub mod http;

@@ -127,6 +127,15 @@ pub fn request_subject(request: &str) -> io::Result<(String, Vec<String>)> {
     ))
 }
 
+/// Common name and organizations of the first certificate of a PEM text.
+///
+/// # Errors
+/// When it does not parse.
+pub fn pem_subject(pem: &str) -> io::Result<(String, Vec<String>)> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    certificate_subject(&CertificateDer::from_pem_slice(pem.as_bytes()).map_err(io::Error::other)?)
+}
+
 /// Common name and organizations of a DER certificate.
 ///
 /// # Errors
@@ -153,6 +162,27 @@ pub fn pin(certificate: &str) -> io::Result<String> {
     let certificate = Certificate::from_pem(certificate).map_err(io::Error::other)?;
     let key = certificate.tbs_certificate().subject_public_key_info().to_der().map_err(io::Error::other)?;
     Ok(format!("sha256:{}", files::hex(&Sha256::digest(key))))
+}
+
+/// Whether a PEM certificate is of an authority.
+///
+/// # Errors
+/// When it does not parse.
+pub fn is_authority(certificate: &str) -> io::Result<bool> {
+    let certificate = Certificate::from_pem(certificate).map_err(io::Error::other)?;
+    let found = certificate.tbs_certificate().get_extension::<x509_cert::ext::pkix::BasicConstraints>();
+    Ok(found.map_err(io::Error::other)?.is_some_and(|(_, constraints)| constraints.ca))
+}
+
+/// Whether an authority's private key is the one of its certificate.
+///
+/// # Errors
+/// When one of them does not parse.
+pub fn belong_together(ca: &Pair) -> io::Result<bool> {
+    let certificate = Certificate::from_pem(&ca.certificate).map_err(io::Error::other)?;
+    let public = certificate.tbs_certificate().subject_public_key_info().to_der().map_err(io::Error::other)?;
+    let key = KeyPair::from_pem(&ca.key).map_err(io::Error::other)?;
+    Ok(rcgen::PublicKeyData::subject_public_key_info(&key) == public)
 }
 
 /// When a PEM certificate ends.

@@ -38,6 +38,8 @@ pub struct Script {
     pub faults: Vec<Fault>,
     /// The API server.
     pub api: ApiScript,
+    /// etcd.
+    pub etcd: EtcdScript,
 }
 
 impl Default for Script {
@@ -53,6 +55,7 @@ impl Default for Script {
             check_kubelet_version: true,
             faults: Vec::new(),
             api: ApiScript::default(),
+            etcd: EtcdScript::default(),
         }
     }
 }
@@ -129,6 +132,37 @@ impl Default for ApiScript {
             crd_delay: 0.2,
             node_grace: 2.0,
             nodes_ready: NodesReady::Cni,
+            faults: Vec::new(),
+        }
+    }
+}
+
+/// etcd's part.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EtcdScript {
+    /// How long a member takes to start, in seconds.
+    pub start_seconds: f64,
+    /// How long a member must run to count as connected, in seconds (etcd `HealthInterval`: 5).
+    pub health_seconds: f64,
+    /// How long a learner must run to be in sync, in seconds.
+    pub sync_seconds: f64,
+    /// How long a request waits for a quorum, in seconds (etcd `ReqTimeout`: 7).
+    pub timeout_seconds: f64,
+    /// What its status tells of alarms, such as `memberID:1 alarm:NOSPACE `.
+    pub alarms: Vec<String>,
+    /// Faults; the method is always POST.
+    pub faults: Vec<ApiFault>,
+}
+
+impl Default for EtcdScript {
+    fn default() -> Self {
+        EtcdScript {
+            start_seconds: 0.0,
+            health_seconds: 0.1,
+            sync_seconds: 0.05,
+            timeout_seconds: 0.3,
+            alarms: Vec::new(),
             faults: Vec::new(),
         }
     }

@@ -1,12 +1,14 @@
 //! TLS configurations of the stand-ins; aws-lc-rs, like the program under test.
 
 use crate::pki::{self, Leaf, Pair, Usage};
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -38,6 +40,19 @@ pub fn server(pair: &Pair, client_ca: &str) -> io::Result<Arc<ServerConfig>> {
         .allow_unauthenticated()
         .build()
         .map_err(io::Error::other)?;
+    with_verifier(pair, verifier)
+}
+
+/// A server that talks to nobody without a client certificate of this CA.
+///
+/// # Errors
+/// When the PEM texts are not what they should be.
+pub fn mutual(pair: &Pair, client_ca: &str) -> io::Result<Arc<ServerConfig>> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_ca)?), provider());
+    with_verifier(pair, verifier.build().map_err(io::Error::other)?)
+}
+
+fn with_verifier(pair: &Pair, verifier: Arc<dyn ClientCertVerifier>) -> io::Result<Arc<ServerConfig>> {
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(io::Error::other)?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -46,6 +61,30 @@ pub fn server(pair: &Pair, client_ca: &str) -> io::Result<Arc<ServerConfig>> {
         .with_single_cert(certificates(&pair.certificate)?, key)
         .map_err(io::Error::other)?;
     Ok(Arc::new(config))
+}
+
+/// Whether an authority has signed a certificate and it is valid now, whatever it is for; both PEM.
+///
+/// # Errors
+/// When the PEM texts are not what they should be.
+pub fn is_signed_by(certificate: &str, ca: &str) -> io::Result<bool> {
+    let chain = certificates(certificate)?;
+    let leaf = chain.first().ok_or_else(|| io::Error::other("no certificate in the file"))?;
+    let (trusted, now) = (Arc::new(roots(ca)?), UnixTime::now());
+    let client = WebPkiClientVerifier::builder_with_provider(trusted.clone(), provider()).build();
+    if client.map_err(io::Error::other)?.verify_client_cert(leaf, &[], now).is_ok() {
+        return Ok(true);
+    }
+    let server = WebPkiServerVerifier::builder_with_provider(trusted, provider()).build().map_err(io::Error::other)?;
+    let name = ServerName::try_from("nobody.invalid").map_err(io::Error::other)?;
+    // Names are looked at last: being of another host is being signed.
+    Ok(match server.verify_server_cert(leaf, &[], &name, &[], now) {
+        Ok(_) => true,
+        Err(rustls::Error::InvalidCertificate(why)) => {
+            matches!(why, CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })
+        }
+        Err(_) => false,
+    })
 }
 
 /// What is wrong with a server's certificate.

@@ -33,9 +33,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The largest answer that is read.
-const MAX_BODY: usize = 4 * 1024 * 1024;
+pub(super) const MAX_BODY: usize = 4 * 1024 * 1024;
 /// The largest kubeconfig, certificate or token file.
-const MAX_FILE: u64 = 1024 * 1024;
+pub(super) const MAX_FILE: u64 = 1024 * 1024;
 /// A connection that is not made by then fails.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An idle connection is closed by then: requests are a minute and more apart.
@@ -43,7 +43,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// A node speaks through one or two files and to one endpoint.
 const CLIENTS: usize = 4;
 
-type Http = Client<HttpsConnector<HttpConnector<Names>>, Full<Bytes>>;
+pub(super) type Http = Client<HttpsConnector<HttpConnector<Names>>, Full<Bytes>>;
 
 /// The Kubernetes API.
 pub struct Api {
@@ -62,7 +62,7 @@ struct Speaker {
 }
 
 /// Time, length and inode of a file, following links: the kubelet turns a link when it renews its certificate.
-type Stamp = Option<(i64, i64, u64, u64)>;
+pub(super) type Stamp = Option<(i64, i64, u64, u64)>;
 
 impl Api {
     /// The API as the files below `root` let us reach it.
@@ -72,9 +72,7 @@ impl Api {
     }
 
     fn stamp(&self, path: &Path) -> Stamp {
-        let place = self.root.join(path.strip_prefix("/").unwrap_or(path));
-        let data = std::fs::metadata(place).ok()?;
-        Some((data.mtime(), data.mtime_nsec(), data.len(), data.ino()))
+        stamp(&self.root, path)
     }
 
     fn speaker(&self, access: &Access) -> Outcome<Rc<Speaker>> {
@@ -133,21 +131,33 @@ impl Api {
     }
 
     fn http(&self, tls: ClientConfig) -> Http {
-        let mut tcp = HttpConnector::new_with_resolver(self.names.clone());
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let https = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(1)
-            .pool_idle_timeout(IDLE)
-            .pool_timer(TokioTimer::new())
-            .build(https)
+        http(&self.names, tls)
     }
+}
+
+/// The stamp of a file of the machine whose files lie below `root`.
+pub(super) fn stamp(root: &Path, path: &Path) -> Stamp {
+    let place = root.join(path.strip_prefix("/").unwrap_or(path));
+    let data = std::fs::metadata(place).ok()?;
+    Some((data.mtime(), data.mtime_nsec(), data.len(), data.ino()))
+}
+
+/// A client that speaks HTTP/1 and keeps one idle connection.
+pub(super) fn http(names: &Names, tls: ClientConfig) -> Http {
+    let mut tcp = HttpConnector::new_with_resolver(names.clone());
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let https = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
+    Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(1)
+        .pool_idle_timeout(IDLE)
+        .pool_timer(TokioTimer::new())
+        .build(https)
 }
 
 #[async_trait(?Send)]
@@ -193,7 +203,8 @@ fn bearer(token: &[u8]) -> Option<HeaderValue> {
     Some(header)
 }
 
-fn verified(ca: &[u8], identity: Option<&(Vec<u8>, Vec<u8>)>) -> Result<ClientConfig, String> {
+/// TLS that trusts these CAs alone, and shows a client certificate when there is one. The texts read after "its".
+pub(super) fn verified(ca: &[u8], identity: Option<&(Vec<u8>, Vec<u8>)>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca) {
         let certificate = certificate.map_err(|error| format!("its CA: {error}"))?;

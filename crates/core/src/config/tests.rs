@@ -87,6 +87,7 @@ fn every_key_of_the_schema_is_described() {
 fn shipped_examples_are_valid_and_use_a_dns_endpoint() {
     for (name, text) in [
         ("master-ec2.yaml", include_str!("../../../../examples/config/master-ec2.yaml")),
+        ("masters-ec2.yaml", include_str!("../../../../examples/config/masters-ec2.yaml")),
         ("worker-ec2.yaml", include_str!("../../../../examples/config/worker-ec2.yaml")),
         ("master-baremetal.yaml", include_str!("../../../../examples/config/master-baremetal.yaml")),
         ("worker-baremetal.yaml", include_str!("../../../../examples/config/worker-baremetal.yaml")),

@@ -1,7 +1,8 @@
-//! `publish-join-bundle`: a usable bundle is in the store at all times.
+//! `publish-join-bundle`: a usable bundle is in the store at all times. The master that leads sees to it.
 
 use crate::engine::Duty;
 use crate::join::publish::Publisher;
+use crate::kube::lease::{FOLLOWING, leads};
 use crate::model::cause::Outcome;
 use crate::node::Node;
 use async_trait::async_trait;
@@ -27,6 +28,9 @@ impl Duty for BundleDuty {
     }
 
     async fn tick(&self, node: &Node) -> Outcome<Duration> {
+        if !leads(node).await? {
+            return Ok(FOLLOWING);
+        }
         self.publisher.refresh(node).await?;
         Ok(LOOK_EVERY)
     }

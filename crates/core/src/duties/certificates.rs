@@ -1,6 +1,7 @@
 //! `watch-certificates`: when the certificates of this node expire.
 
 use crate::engine::Duty;
+use crate::kubeadm::certificates::Leaves;
 use crate::kubeadm::machine::expiry;
 use crate::model::cause::Outcome;
 use crate::node::Node;
@@ -34,8 +35,8 @@ impl Duty for CertificatesDuty {
 }
 
 /// The earliest expiry of the certificates kubeadm and the kubelet made; `None` when there are none.
-fn earliest_expiry(node: &Node) -> Outcome<Option<Timestamp>> {
-    let mut earliest: Option<Timestamp> = None;
+pub(super) fn earliest_expiry(node: &Node) -> Outcome<Option<Timestamp>> {
+    let mut earliest = Leaves::read(&*node.world.files)?.first_end();
     for folder in FOLDERS {
         for name in in_use(node.world.files.list(Path::new(folder))?) {
             let body = node.world.files.read(&Path::new(folder).join(&name), MAX_CERTIFICATE)?;

@@ -9,14 +9,16 @@ use crate::end::hooks::Hook;
 use crate::end::look::Looker;
 use crate::end::mark::{self, Mark};
 use crate::engine::Duty;
+use crate::etcd::leave::leave;
 use crate::identity::Imds;
 use crate::kube::Api;
 use crate::model::cause::{Failure, Outcome};
+use crate::model::identity::Role;
 use crate::model::report::EndReport;
 use crate::node::{Event, Node};
 use crate::ports::LifecycleResult;
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -32,6 +34,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const CLEAR_LOOKS: u32 = 3;
 /// How long after its deadline a drain is still looked at before the hook is told to go on.
 const TAIL: Duration = Duration::from_secs(30);
+/// A master leaves this long before the end at the latest: it takes some seconds.
+const LEAVE_BEFORE: SignedDuration = SignedDuration::from_secs(15);
 /// A failure that has not come back for so long is news when it does.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
 /// How many pods that block are named.
@@ -60,6 +64,8 @@ struct Memory {
     clear: u32,
     /// Whether there is nothing on the Node that an end left.
     released: bool,
+    /// Whether this master has left, or cannot.
+    left: bool,
     /// What was told, and when it was so last: it is told once.
     told: BTreeMap<String, Duration>,
 }
@@ -141,6 +147,10 @@ impl EndDuty {
         });
         let late = Duration::try_from(node.world.time.now().duration_since(plan.deadline)).unwrap_or_default();
         let settled = self.memory.borrow().settled == Some(plan.kind);
+        let soon = later_than(node.world.time.now(), plan.deadline, LEAVE_BEFORE);
+        if self.must_leave(node, plan.kind) && (settled || soon) && !self.leave(node, late, failures).await {
+            return LOOK_EVERY;
+        }
         if let Some(name) = hook.filter(|_| settled || late >= TAIL)
             && !self.hook.is_over()
         {
@@ -151,6 +161,32 @@ impl EndDuty {
             }
         }
         after.min(LOOK_EVERY)
+    }
+
+    /// Whether the machine of a master ends for good: its member must not stay behind. A reboot and a maintenance bring it
+    /// back, and a rebalance is no end yet. Without the setting `pki` there is no other master.
+    fn must_leave(&self, node: &Node, kind: Kind) -> bool {
+        let ends = matches!(kind, Kind::Spot | Kind::Termination);
+        ends && node.settings.role == Role::Master && node.settings.pki.is_some() && !self.memory.borrow().left
+    }
+
+    /// Takes this master's member away. `false`: it is tried again. What cannot be, or not in time, keeps nothing from
+    /// going on: the machine ends in any case, and the master that leads removes the member then.
+    async fn leave(&self, node: &Node, late: Duration, failures: &mut Vec<Failure>) -> bool {
+        let over = match leave(node).await {
+            Ok(farewell) => {
+                node.tell(&Event::Note("this master has left its cluster"));
+                failures.extend(farewell.node_left);
+                true
+            }
+            Err(failure) => {
+                let over = !failure.is_transient() || late >= TAIL;
+                failures.push(failure);
+                over
+            }
+        };
+        self.memory.borrow_mut().left = over;
+        over
     }
 
     async fn read_mark(&self, node: &Node, api: &Api) -> Outcome<()> {
@@ -259,6 +295,11 @@ impl EndDuty {
         }
         self.memory.borrow_mut().told = told;
     }
+}
+
+/// Whether less than `before` is left until `deadline`.
+fn later_than(now: Timestamp, deadline: Timestamp, before: SignedDuration) -> bool {
+    deadline.duration_since(now) <= before
 }
 
 /// What a drain waits for.

@@ -2,6 +2,7 @@
 
 use crate::engine::Duty;
 use crate::journal::Journal;
+use crate::kube::lease::{FOLLOWING, leads};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::node::{Event, Node};
 use crate::pki::{self, Judged, Kept};
@@ -30,6 +31,9 @@ impl Duty for PkiDuty {
     }
 
     async fn tick(&self, node: &Node) -> Outcome<Duration> {
+        if !leads(node).await? {
+            return Ok(FOLLOWING);
+        }
         let journal = Journal::new(node.world.files.clone(), node.world.time.clone());
         let master = journal.attempt()?.and_then(|attempt| attempt.master_of().cloned().map(|ca| (attempt.uid, ca)));
         // A register that is missing is put back by `keep-register`, and then this goes on.

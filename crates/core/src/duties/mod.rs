@@ -6,10 +6,14 @@ mod drift;
 mod end;
 mod grant;
 mod images;
+mod keep_members;
+mod keep_nodes;
 mod keep_pki;
 mod launch;
+pub(crate) mod lead;
 mod register;
 mod registry;
+mod renew;
 mod report;
 pub(crate) mod rollout;
 
@@ -33,9 +37,16 @@ pub fn of(settings: &Settings) -> Vec<Box<dyn Duty>> {
         Box::<launch::LaunchDuty>::default(),
     ];
     if settings.role == Role::Master {
+        // Without the setting there is one master, which leads without being elected.
+        if settings.pki.is_some() {
+            duties.push(Box::<lead::LeadDuty>::default());
+            duties.push(Box::<keep_members::MembersDuty>::default());
+        }
+        duties.push(Box::<keep_nodes::NodesDuty>::default());
         duties.push(Box::<bundle::BundleDuty>::default());
-        duties.push(Box::new(register::RegisterDuty));
+        duties.push(Box::<register::RegisterDuty>::default());
         duties.push(Box::<rollout::RolloutDuty>::default());
+        duties.push(Box::<renew::RenewDuty>::default());
         if settings.pki.is_some() {
             duties.push(Box::<keep_pki::PkiDuty>::default());
         }

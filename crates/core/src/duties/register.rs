@@ -1,17 +1,37 @@
 //! `keep-register`: the register says what this master made; one that a bucket rule deleted is put back (safety rule 3).
 
 use crate::engine::Duty;
-use crate::journal::Journal;
+use crate::journal::{Attempt, AttemptKind, Journal};
+use crate::kube::lease::{FOLLOWING, leads};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::node::{Event, Node};
 use crate::store::Store;
 use async_trait::async_trait;
+use std::cell::Cell;
 use std::time::Duration;
 
 /// Nothing depends on the register of an established cluster but workers that join, and they wait for it.
 const LOOK_EVERY: Duration = Duration::from_secs(10 * 60);
 
-pub(super) struct RegisterDuty;
+#[derive(Default)]
+pub(super) struct RegisterDuty {
+    /// When this machine's own lock was looked for last.
+    looked: Cell<Option<Duration>>,
+}
+
+impl RegisterDuty {
+    /// A write of the lock that came late, after its turn was over, would lock the others out for ever.
+    async fn give_back(&self, node: &Node, store: &Store, attempt: &Attempt) -> Outcome<()> {
+        let now = node.world.time.uptime();
+        let is_new = self.looked.get().is_some_and(|at| now.saturating_sub(at) < LOOK_EVERY);
+        if is_new || attempt.kind != AttemptKind::ControlPlane {
+            return Ok(());
+        }
+        store.give_turn_back(attempt.id).await?;
+        self.looked.set(Some(now));
+        Ok(())
+    }
+}
 
 #[async_trait(?Send)]
 impl Duty for RegisterDuty {
@@ -25,10 +45,14 @@ impl Duty for RegisterDuty {
 
     async fn tick(&self, node: &Node) -> Outcome<Duration> {
         let journal = Journal::new(node.world.files.clone(), node.world.time.clone());
-        let Some((attempt, ca)) = journal.attempt()?.and_then(|a| a.committed.clone().map(|ca| (a, ca))) else {
+        let Some((attempt, ca)) = journal.attempt()?.and_then(|a| a.master_of().cloned().map(|ca| (a, ca))) else {
             return Ok(LOOK_EVERY);
         };
         let store = Store::of(node);
+        self.give_back(node, &store, &attempt).await?;
+        if !leads(node).await? {
+            return Ok(FOLLOWING);
+        }
         match store.register().await? {
             None => {
                 node.tell(&Event::Note("cluster.json vanished from the store; putting it back"));

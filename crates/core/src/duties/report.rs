@@ -110,6 +110,8 @@ pub fn build_report(node: &Node) -> Report {
         certificates_expire_at: status.certificates_expire_at,
         drift: status.drift,
         end: status.end,
+        members: status.members,
+        leads: status.leads,
         log_tail: status.log_tail,
         started_at: node.started_at,
         reported_at: now,

@@ -6,18 +6,19 @@
 use crate::config::settings::{Action as Configured, DriftSettings};
 use crate::engine::Duty;
 use crate::kube::Api;
+use crate::kube::lease::{FOLLOWING, leads};
 use crate::model::cause::{Failure, Outcome};
 use crate::node::{Event, Node, RolloutStatus};
 use crate::rollout::copies::{Act, acts, may_be_ended};
 use crate::rollout::decide::{Plan, decide, should_hand_over};
 use crate::rollout::ghosts::Ghosts;
 use crate::rollout::launches::launches;
-use crate::rollout::lease::{Election, Standing};
 use crate::rollout::ledger::{Ledger, Phase, image};
 use crate::rollout::view::{View, Watch, suspects};
 use crate::rollout::wire::{Action, Request};
 use crate::rollout::{Rules, cluster};
 use async_trait::async_trait;
+use jiff::Timestamp;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,12 +28,9 @@ const IDLE: Duration = Duration::from_secs(2 * 60);
 /// ... and where the master's own configuration expects no rollout: an idle master has a budget of requests to keep
 /// (`idle.rs` of the simulator).
 const UNEXPECTED: Duration = Duration::from_secs(20 * 60);
-/// While somebody else is the arbiter: how soon its end is noticed.
-const FOLLOWING: Duration = Duration::from_secs(30);
 /// While something goes on.
 const ACTIVE: Duration = Duration::from_secs(10);
-/// While somebody asks and nothing can be granted, which may last for ever: the only master's own node. Less than the
-/// Lease's term.
+/// While somebody asks and nothing can be granted, which may last for ever: the only master's own node.
 const RESTING: Duration = Duration::from_secs(40);
 /// Somebody else changed the ledger in between.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -41,7 +39,6 @@ const QUESTIONS: usize = 4;
 
 #[derive(Default)]
 pub(crate) struct RolloutDuty {
-    election: Election,
     watch: RefCell<Watch>,
     ghosts: Ghosts,
     /// Whether the last round had something to do; then others may be at it too.
@@ -67,12 +64,10 @@ impl Duty for RolloutDuty {
     }
 
     async fn tick(&self, node: &Node) -> Outcome<Duration> {
-        let api = Api::admin(&node.world.cluster);
-        // A follower reads one Lease; whoever may be the arbiter reads all Nodes.
-        if self.busy.get() && self.election.look(&api, node).await? == Standing::Follows {
-            node.update(|status| status.rollout = None);
+        if !leads(node).await? {
             return Ok(FOLLOWING);
         }
+        let api = Api::admin(&node.world.cluster);
         let mut view = cluster::read_nodes(&api, &node.identity.node_name).await?;
         let asked = is_asked(&view);
         if !asked && self.quiet.get() {
@@ -85,8 +80,7 @@ impl Duty for RolloutDuty {
             node.update(|status| status.rollout = summary(&stored.ledger, &[]));
             return Ok(node.jitter(idle(node)));
         }
-        let Standing::May(lease) = self.election.look(&api, node).await? else { return Ok(FOLLOWING) };
-        let Some(clock) = self.election.lead(&api, node, lease).await? else { return Ok(FOLLOWING) };
+        let Some(clock) = clock(node, &api).await? else { return Ok(FOLLOWING) };
         view.api_clock = view.api_clock.max(Some(clock));
         view.paused.clone_from(&stored.paused);
         let trouble = self.complete(node, &api, &mut view, &stored.ledger).await?;
@@ -97,8 +91,8 @@ impl Duty for RolloutDuty {
         self.tell(node, &view, &stored.ledger, &plan);
         node.update(|status| status.rollout = summary(&plan.ledger, &plan.holds));
         let failure = carry_out(node, &api, &view, &plan.ledger).await.or(trouble);
-        if failure.is_none() && should_hand_over(&view, &plan.ledger) && self.election.give_back(&api, node).await? {
-            node.tell(&Event::Note("this master's own node is drifted: another master becomes the arbiter"));
+        if failure.is_none() && should_hand_over(&view, &plan.ledger) && node.lease.give_back(node, &api).await? {
+            node.tell(&Event::Note("this master's own node is drifted: another master leads"));
         }
         let rests = plan.ledger == stored.ledger && plan.ledger.grants.is_empty();
         failure.map_or(Ok(if rests { RESTING } else { ACTIVE }), Err)
@@ -154,6 +148,15 @@ impl RolloutDuty {
         }
         *told = lines.into_iter().collect();
     }
+}
+
+/// The API server's clock of the latest renewal of the Lease; `None` when another master leads. A cluster with one master
+/// has no duty that renews it, so that is done here, while something goes on.
+async fn clock(node: &Node, api: &Api) -> Outcome<Option<Timestamp>> {
+    if node.settings.pki.is_none() && !node.lease.round(node, api).await? {
+        return Ok(None);
+    }
+    Ok(node.lease.api_clock(node))
 }
 
 /// Whether a Node asks for anything, or carries what may have to be taken away.

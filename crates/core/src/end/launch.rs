@@ -40,6 +40,7 @@ fn of_cause(cause: Cause) -> LaunchSignal {
         | Cause::VersionSkew
         | Cause::UnsafeFile
         | Cause::FileAccess
+        | Cause::LeftCluster
         | Cause::ToolMissing => LaunchSignal::Abandon,
         // A defect of ours is in the next instance too.
         Cause::Internal => LaunchSignal::Heartbeat,
@@ -58,10 +59,15 @@ fn of_cause(cause: Cause) -> LaunchSignal {
         | Cause::PkiRejected
         | Cause::NoBundle
         | Cause::HeldByOther
+        | Cause::DuplicateNode
         | Cause::TokenGone
         | Cause::StoreUnavailable
         | Cause::ApiUnavailable
         | Cause::ApiRefused
+        | Cause::EtcdUnavailable
+        | Cause::NoQuorum
+        | Cause::EtcdRefused
+        | Cause::QuorumNeeded
         | Cause::NotRegistered => LaunchSignal::Heartbeat,
         // Another process of this machine does the work.
         Cause::Busy => LaunchSignal::Heartbeat,
@@ -165,17 +171,24 @@ mod tests {
         ("download-missing", LaunchSignal::Heartbeat),
         ("download-rejected", LaunchSignal::Heartbeat),
         ("download-unavailable", LaunchSignal::Heartbeat),
+        ("etcd-refused", LaunchSignal::Heartbeat),
+        ("etcd-unavailable", LaunchSignal::Heartbeat),
         ("file-access", LaunchSignal::Abandon),
         ("foreign-cluster", LaunchSignal::Heartbeat),
         ("foreign-state", LaunchSignal::Abandon),
         ("held-by-other", LaunchSignal::Heartbeat),
         ("internal", LaunchSignal::Heartbeat),
+        ("left-cluster", LaunchSignal::Abandon),
         ("metadata-unavailable", LaunchSignal::Heartbeat),
         ("network", LaunchSignal::Heartbeat),
         ("no-bundle", LaunchSignal::Heartbeat),
         ("no-credentials", LaunchSignal::Heartbeat),
+        ("pki-rejected", LaunchSignal::Heartbeat),
+        ("duplicate-node", LaunchSignal::Heartbeat),
+        ("no-quorum", LaunchSignal::Heartbeat),
         ("not-registered", LaunchSignal::Heartbeat),
         ("object-rejected", LaunchSignal::Heartbeat),
+        ("quorum-needed", LaunchSignal::Heartbeat),
         ("register-missing", LaunchSignal::Heartbeat),
         ("runtime-not-ready", LaunchSignal::Heartbeat),
         ("store-unavailable", LaunchSignal::Heartbeat),

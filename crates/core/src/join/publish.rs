@@ -122,7 +122,9 @@ impl Publisher {
         let journal = Journal::new(node.world.files.clone(), node.world.time.clone());
         let refuse = |why: &str| Failure::new(Cause::ForeignCluster, "publish the join bundle", why);
         let Some(attempt) = journal.attempt()? else { return Err(refuse("this machine made no cluster")) };
-        let Some(ca) = attempt.committed else { return Err(refuse("the cluster is not committed yet")) };
+        let Some(ca) = attempt.master_of().cloned() else {
+            return Err(refuse("this machine is no master of a cluster yet"));
+        };
         let local = Machine::look(&*node.world.files)?.ca;
         if local.as_ref() != Some(&ca) {
             let has = local.map_or_else(|| "none".to_owned(), |ca| ca.to_string());

@@ -1,6 +1,7 @@
 //! What we ask of the Kubernetes API, over the `Cluster` port: one request, one answer, mapped to the failure table.
 
 pub mod apply;
+pub mod lease;
 pub mod nodes;
 pub mod tokens;
 

@@ -153,6 +153,25 @@ pub fn join(
     vec![merged(join, &settings.kubeadm.join)]
 }
 
+/// The document of a further control plane: a worker's, and where its own API server listens.
+pub fn join_control_plane(
+    settings: &Settings,
+    identity: &Identity,
+    endpoint: &Endpoint,
+    ca: &CaHash,
+    token: &BootstrapToken,
+    providers: Option<&KubeletFlags>,
+) -> Vec<Value> {
+    let own = json!({ "controlPlane": { "localAPIEndpoint": { "advertiseAddress": identity.address.to_string() } } });
+    let mut documents = join(settings, identity, endpoint, ca, token, providers);
+    for document in &mut documents {
+        let patched = std::mem::replace(document, own.clone());
+        // What a patch says of it wins.
+        merge(document, &patched);
+    }
+    documents
+}
+
 /// `nodeRegistration`, the same for init and join: what follows from settings and identity.
 fn registration(settings: &Settings, identity: &Identity, providers: Option<&KubeletFlags>) -> Value {
     let node = &settings.node;
@@ -333,6 +352,31 @@ mod tests {
         let ca = CaHash::from_digest(&[1; 32]);
         let documents = join(&settings, &testing::identity("w1"), &endpoint, &ca, &token(), None);
         insta::assert_snapshot!(render(&masked(&documents)).expect("yaml"));
+    }
+
+    #[test]
+    fn a_further_control_plane_is_a_worker_that_listens_at_its_own_address() {
+        let mut settings = testing::settings("role: master\n");
+        let endpoint = Endpoint::parse("api.example.com:6443").expect("endpoint");
+        let (identity, ca) = (testing::identity("m2"), CaHash::from_digest(&[1; 32]));
+        let own = |settings: &Settings| {
+            let mut documents = join_control_plane(settings, &identity, &endpoint, &ca, &token(), None);
+            let own = documents[0].as_object_mut().and_then(|document| document.remove("controlPlane"));
+            assert_eq!(documents, join_without_own(settings, &identity, &endpoint, &ca));
+            own.expect("a control plane")["localAPIEndpoint"].clone()
+        };
+        assert_eq!(own(&settings), json!({ "advertiseAddress": "10.0.0.1" }));
+        let patch = json!({ "localAPIEndpoint": { "bindPort": 7443 } });
+        settings.kubeadm.join.insert("controlPlane".to_owned(), patch);
+        assert_eq!(own(&settings), json!({ "advertiseAddress": "10.0.0.1", "bindPort": 7443 }));
+    }
+
+    fn join_without_own(settings: &Settings, identity: &Identity, endpoint: &Endpoint, ca: &CaHash) -> Vec<Value> {
+        let mut documents = join(settings, identity, endpoint, ca, &token(), None);
+        if let Some(document) = documents[0].as_object_mut() {
+            document.remove("controlPlane");
+        }
+        documents
     }
 
     #[test]

@@ -4,7 +4,8 @@
 
 use super::machine::{BOOTSTRAP_CONF, Machine};
 use super::run;
-use crate::journal::{Attempt, Entry, Journal};
+use crate::etcd::OutOfEtcd;
+use crate::journal::{Attempt, AttemptKind, Entry, Journal};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::node::Node;
 use std::path::Path;
@@ -36,14 +37,29 @@ impl ResetProof {
                 refuse("a commit of this cluster was sent, so it may be established")
             }
             Some(attempt) if attempt.completed => refuse("it is a node that was completed"),
+            Some(attempt) if attempt.kind == AttemptKind::ControlPlane => {
+                refuse("it was joining a control plane, so etcd may count on its member")
+            }
             Some(attempt) => Ok(ResetProof { run: attempt.id.to_string(), abandons: false }),
         }
+    }
+
+    /// The proof for a further master whose join did not come to its end: besides, etcd does not count on it.
+    pub fn half_joined(attempt: &Attempt, machine: &Machine, _out: &OutOfEtcd) -> Outcome<ResetProof> {
+        let joining = Attempt { kind: AttemptKind::Join, ..attempt.clone() };
+        if attempt.joined.is_some() {
+            let why = "it is a master that has joined";
+            return Err(Failure::new(Cause::ForeignState, "reset this machine", why));
+        }
+        ResetProof::from_journal(Some(&joining), machine)
     }
 
     /// The proof for an operator who has confirmed it: also for a node that was completed or committed. What was on the
     /// machine before kubestrap is refused all the same.
     pub fn by_operator(attempt: Option<&Attempt>, machine: &Machine) -> Outcome<ResetProof> {
-        let unfinished = attempt.cloned().map(|a| Attempt { commit_attempted: false, completed: false, ..a });
+        let kind = |kind| if kind == AttemptKind::ControlPlane { AttemptKind::Join } else { kind };
+        let unfinished =
+            attempt.cloned().map(|a| Attempt { kind: kind(a.kind), commit_attempted: false, completed: false, ..a });
         Ok(ResetProof { abandons: true, ..ResetProof::from_journal(unfinished.as_ref(), machine)? })
     }
 }
@@ -75,7 +91,6 @@ pub async fn reset(node: &Node, proof: ResetProof) -> Outcome<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::AttemptKind;
     use uuid::Uuid;
 
     fn attempt() -> Attempt {
@@ -96,6 +111,16 @@ mod tests {
             let failure = ResetProof::from_journal(case.as_ref(), &machine).expect_err("refused");
             assert_eq!(failure.cause, Cause::ForeignState);
         }
+        // etcd may count on a master that was joining, until somebody has looked.
+        let joining = Attempt { kind: AttemptKind::ControlPlane, ..attempt() };
+        let joined = Attempt { joined: Some(crate::model::names::CaHash::from_digest(&[1; 32])), ..joining.clone() };
+        assert!(ResetProof::from_journal(Some(&joining), &machine).is_err());
+        let out = OutOfEtcd::for_test();
+        assert!(ResetProof::half_joined(&joining, &machine, &out).is_ok());
+        assert!(ResetProof::half_joined(&joined, &machine, &out).is_err());
+        let dirty = Attempt { machine_was_clean: false, ..joining.clone() };
+        assert!(ResetProof::half_joined(&dirty, &machine, &out).is_err());
+        assert!(ResetProof::by_operator(Some(&joined), &machine).is_ok());
         // An operator's word covers our own finished work, and nothing that was there before.
         assert!(ResetProof::by_operator(refused[3].as_ref(), &machine).is_ok());
         assert!(ResetProof::by_operator(refused[1].as_ref(), &machine).is_err());

@@ -59,15 +59,20 @@ fn whole_lines(output: &str) -> &str {
     output.split_once('\n').map_or("", |(_, whole)| whole)
 }
 
-/// Starts a kubeadm command and waits for its end. A vanished job is a failure, to be repeated.
-pub async fn start_and_wait(node: &Node, command: &str, run: &str, argv: &[&str], deadline: Duration) -> Outcome<()> {
+/// Starts a kubeadm command.
+pub async fn start(node: &Node, command: &str, run: &str, argv: &[&str], deadline: Duration) -> Outcome<()> {
     let job = JobSpec {
         name: job_name(command),
         run: run.to_owned(),
         argv: argv.iter().map(|part| (*part).to_owned()).collect(),
         deadline,
     };
-    node.world.jobs.start(&job).await?;
+    node.world.jobs.start(&job).await
+}
+
+/// Starts a kubeadm command and waits for its end. A vanished job is a failure, to be repeated.
+pub async fn start_and_wait(node: &Node, command: &str, run: &str, argv: &[&str], deadline: Duration) -> Outcome<()> {
+    start(node, command, run, argv, deadline).await?;
     match wait(node, command).await? {
         Ended::Well => Ok(()),
         Ended::Badly(failure) => Err(failure),

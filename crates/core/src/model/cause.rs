@@ -102,7 +102,7 @@ causes! {
     /// The machine or the store belongs to a cluster with another CA or uid.
     ForeignCluster => "foreign-cluster", Refused, Permanent, "check `cluster` and `store`; a rebuilt environment on the same bucket needs `kubestrap cluster retire`";
     /// The cluster already has a master that initialised it.
-    AlreadyEstablished => "already-established", Refused, Permanent, "give this machine `role: worker`; several masters are not supported yet";
+    AlreadyEstablished => "already-established", Refused, Permanent, "for a further master, configure `pki` on all masters (docs/ha.md); otherwise give this machine `role: worker`";
     /// The register vanished while other objects still name a cluster.
     RegisterMissing => "register-missing", Refused, Permanent, "restore cluster.json (the master that made the cluster puts it back when it runs), or `kubestrap cluster retire`";
     /// Another machine took the register over while we initialised.
@@ -125,6 +125,8 @@ causes! {
     NoBundle => "no-bundle", GaveUp, Transient, "is the master up? `kubestrap status --cluster` shows its last report";
     /// Another master holds the register and is not known to be gone.
     HeldByOther => "held-by-other", GaveUp, Transient, "wait for the holder, or, when you know that it is gone, `kubestrap unlock init`";
+    /// Another machine of the cluster has this machine's name or address.
+    DuplicateNode => "duplicate-node", GaveUp, Transient, "give every machine a name and an address of its own";
     /// The bootstrap token no longer exists.
     TokenGone => "token-gone", GaveUp, Transient, "the master publishes a new one within a minute";
     /// The object store answers 5xx or not in time.
@@ -139,6 +141,16 @@ causes! {
     ApiUnavailable => "api-unavailable", GaveUp, Transient, "check `control_plane_endpoint` and the kube-apiserver container on the master";
     /// The Kubernetes API server refused a request.
     ApiRefused => "api-refused", Tool, Transient, "see the answer above";
+    /// No member of etcd answers.
+    EtcdUnavailable => "etcd-unavailable", GaveUp, Transient, "check the etcd containers on the masters, and that port 2379 is open between them";
+    /// etcd has lost its quorum: it can neither be read reliably nor changed.
+    NoQuorum => "no-quorum", GaveUp, Transient, "bring members back until more than half of them run; nothing is removed before. If their disks are lost, restore etcd from a snapshot";
+    /// etcd refused a request.
+    EtcdRefused => "etcd-refused", Tool, Transient, "see the answer above";
+    /// Without this member etcd would have no quorum, or no voter at all.
+    QuorumNeeded => "quorum-needed", Refused, Permanent, "let another master join, and wait until its member is healthy; `kubestrap member list` shows it";
+    /// This machine left its cluster.
+    LeftCluster => "left-cluster", Refused, Permanent, "terminate it, or `kubestrap reset --force` to let it join again";
     /// A name cannot be resolved.
     Dns => "dns", GaveUp, Transient, "check /etc/resolv.conf and the name";
     /// A connection cannot be made.

@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod cause;
 pub mod identity;
+pub mod lock;
 pub mod names;
 pub mod pki;
 pub mod plain;

@@ -113,6 +113,27 @@ pub struct EndReport {
     pub why: Option<String>,
 }
 
+/// A member of etcd, as the master that looks after them saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberReport {
+    /// Its id, in hexadecimal digits as etcdctl shows it.
+    pub id: String,
+    /// The node's name; empty for one that never started.
+    pub name: String,
+    /// `voter`, `learner` or `unstarted`.
+    pub role: String,
+    /// Whether it answers.
+    pub healthy: bool,
+    /// Whether it is etcd's leader.
+    pub leader: bool,
+    /// What is known of its machine, where that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// What would be done, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub todo: Option<String>,
+}
+
 /// The report itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -151,6 +172,12 @@ pub struct Report {
     /// How the node ends, when its machine is about to be taken away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<EndReport>,
+    /// etcd's members, on the master that looks after them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<MemberReport>>,
+    /// Whether this agent is the one that carries out the duties of which a cluster needs one.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leads: bool,
     /// The last lines of kubeadm's output, redacted, when it failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_tail: Vec<String>,
@@ -160,4 +187,8 @@ pub struct Report {
     pub reported_at: Timestamp,
     /// Seconds until the next report at the latest; a reader calls an older one stale.
     pub next_within_s: u64,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }

@@ -4,7 +4,7 @@
 //! agent of a master is the arbiter: each round it looks ([`view`]), decides what the ledger says next ([`decide`],
 //! `advance`), stores that over the version it read, and only then does what the stored ledger asks for ([`copies`]).
 //! So an arbiter that died is continued by the next, and one that slept too long can store nothing: correctness
-//! comes from the version of one ConfigMap, and the Lease of the arbiter only saves work.
+//! comes from the version of one ConfigMap, and the Lease ([`crate::kube::lease`]) only saves work.
 
 mod advance;
 mod budget;
@@ -13,7 +13,6 @@ pub mod copies;
 pub mod decide;
 pub mod ghosts;
 pub mod launches;
-pub mod lease;
 pub mod ledger;
 pub mod operator;
 #[cfg(test)]

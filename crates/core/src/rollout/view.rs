@@ -21,6 +21,8 @@ pub struct NodeFacts {
     pub uid: String,
     /// Its version, for changes of what was read.
     pub resource_version: String,
+    /// `spec.providerID`.
+    pub provider_id: Option<String>,
     /// `i-…` of its providerID.
     pub instance: Option<String>,
     /// Whether it is labelled as part of the control plane.
@@ -65,6 +67,7 @@ impl NodeFacts {
         Some(NodeFacts {
             uid: text("/metadata/uid")?.to_owned(),
             resource_version: text("/metadata/resourceVersion").unwrap_or_default().to_owned(),
+            provider_id: text("/spec/providerID").map(str::to_owned),
             instance: text("/spec/providerID").and_then(instance_of),
             master: node
                 .pointer("/metadata/labels")

@@ -29,8 +29,11 @@ impl Step for CommitRegister {
     }
 
     async fn check(&self, node: &Node) -> Outcome<Verdict> {
-        let attempt = journal(node).attempt()?.filter(|attempt| attempt.kind == AttemptKind::Init);
-        match attempt.and_then(|attempt| attempt.committed) {
+        let attempt = journal(node).attempt()?;
+        if attempt.as_ref().is_some_and(|attempt| attempt.kind == AttemptKind::ControlPlane) {
+            return Ok(Verdict::Done("another master recorded the cluster".into()));
+        }
+        match attempt.filter(|attempt| attempt.kind == AttemptKind::Init).and_then(|attempt| attempt.committed) {
             Some(ca) => Ok(Verdict::Done(format!("recorded with CA {ca}"))),
             None => Ok(Verdict::Wanted("the cluster is not recorded as established".into())),
         }

@@ -45,7 +45,11 @@ impl Step for KubeadmInit {
     }
 
     async fn check(&self, node: &Node) -> Outcome<Verdict> {
-        let attempt = journal(node).attempt()?.filter(|attempt| attempt.kind == AttemptKind::Init);
+        let attempt = journal(node).attempt()?;
+        if attempt.as_ref().is_some_and(|attempt| attempt.kind == AttemptKind::ControlPlane) {
+            return Ok(Verdict::Done("this machine joins a cluster that another master made".into()));
+        }
+        let attempt = attempt.filter(|attempt| attempt.kind == AttemptKind::Init);
         let machine = Machine::look(&*node.world.files)?;
         match attempt.and_then(|attempt| attempt.initialised) {
             Some(ca) if machine.admin_conf && machine.ca.as_ref() == Some(&ca) => {

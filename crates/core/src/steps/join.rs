@@ -4,15 +4,15 @@
 use super::journal;
 use crate::ecr::wiring;
 use crate::engine::{Step, Verdict};
+use crate::join::check_skew;
 use crate::join::wait::{Memory, usable_bundle};
 use crate::journal::{Attempt, AttemptKind, Entry};
 use crate::kube::Api;
+use crate::kubeadm::documents;
 use crate::kubeadm::machine::{BOOTSTRAP_CONF, Machine};
 use crate::kubeadm::reset::{self, ResetProof};
 use crate::kubeadm::run::{self, Ended};
-use crate::kubeadm::{documents, tools};
 use crate::model::cause::{Cause, Failure, Outcome};
-use crate::model::version::kubelet_skew;
 use crate::node::Node;
 use crate::ports::{JobEnd, JobState};
 use crate::store::bundle::VerifiedBundle;
@@ -69,7 +69,7 @@ impl Step for JoinCluster {
 
 fn state(attempt: Option<&Attempt>, machine: &Machine) -> Outcome<Verdict> {
     machine.refuse_foreign(attempt, "join the cluster")?;
-    if let Some(init) = attempt.filter(|attempt| attempt.kind == AttemptKind::Init && !machine.is_clean()) {
+    if let Some(init) = attempt.filter(|attempt| attempt.kind != AttemptKind::Join && !machine.is_clean()) {
         let why = format!("this machine is a master (attempt {})", init.id);
         return Err(Failure::new(Cause::ForeignState, "join the cluster", why));
     }
@@ -132,15 +132,6 @@ fn concluded(node: &Node, ended: Ended) -> Outcome<()> {
 fn given_up(node: &Node, failure: Failure) -> Outcome<()> {
     node.world.files.remove(Path::new(BOOTSTRAP_CONF))?;
     Err(failure)
-}
-
-/// Refused before the machine is touched: a kubelet that the API server will not serve.
-async fn check_skew(node: &Node, bundle: &VerifiedBundle) -> Outcome<()> {
-    let tools = tools::versions(node).await?;
-    match kubelet_skew(&tools.kubelet, &bundle.bundle().server_version) {
-        None => Ok(()),
-        Some(why) => Err(Failure::new(Cause::VersionSkew, "join the cluster", why)),
-    }
 }
 
 /// The attempt, durable before anything is changed; one that has made nothing yet is used again.

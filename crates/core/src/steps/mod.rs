@@ -5,14 +5,17 @@ mod claim;
 mod commit;
 mod complete;
 mod confirm;
+mod endpoint;
 mod init;
 mod join;
+mod join_control_plane;
 mod preflight;
 mod publish;
 mod registry;
 mod seal_pki;
 
 pub use claim::holder;
+pub use endpoint::refuse_own as refuse_own_endpoint;
 pub(crate) use preflight::runtime_socket;
 
 use crate::config::settings::Settings;
@@ -35,6 +38,10 @@ pub fn of(settings: &Settings) -> Vec<Box<dyn Step>> {
             }
             steps.push(Box::new(init::KubeadmInit));
             steps.push(Box::new(commit::CommitRegister));
+            // Without a key for the PKI no other machine can join, and nothing of it is asked.
+            if settings.pki.is_some() {
+                steps.push(Box::<join_control_plane::JoinControlPlane>::default());
+            }
             steps.push(Box::new(publish::PublishBundle));
             steps.push(Box::new(addons::ApplyAddons));
         }

@@ -32,6 +32,8 @@ impl Step for Preflight {
     }
 
     async fn check(&self, node: &Node) -> Outcome<Verdict> {
+        super::endpoint::refuse_own(node)?;
+        crate::etcd::leave::refuse_left(node)?;
         let tools = tools::versions(node).await?;
         let socket = runtime_socket(node)?;
         Ok(Verdict::Done(format!("kubeadm {}, kubelet {}, {socket}", tools.kubeadm, tools.kubelet)))

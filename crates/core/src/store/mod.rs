@@ -10,6 +10,7 @@ mod document;
 pub(crate) mod fake;
 pub mod gone;
 mod keys;
+pub mod lock;
 pub mod pki;
 pub mod register;
 pub mod reports;
@@ -23,7 +24,7 @@ pub mod traces;
 pub(crate) use document::{fields, fields_within};
 
 pub use bundle::{Expectation, Published, VerifiedBundle, clock_skew, verify};
-pub use gone::{Gone, GoneWatch, Judgement};
+pub use gone::{Gone, GoneWatch, Judgement, MachineGone, MachineWatch};
 pub use keys::{Keys, is_plain};
 pub use register::{Claim, Held, Seen};
 pub use reports::ReportEntry;

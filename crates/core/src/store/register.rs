@@ -175,14 +175,14 @@ impl Store {
     }
 
     /// Puts back, create-only, an established register that vanished, from the journal of the master that made it
-    /// (`made.committed` must be set). Nothing is written when the register is there and names the same cluster and CA.
+    /// ([`Attempt::master_of`] must say which). Nothing is written when the register is there and names the same cluster and CA.
     ///
     /// Errors: `ForeignCluster` when another register is there, or a join bundle that names another cluster or CA.
     pub async fn put_back(&self, made: &Attempt, created_by: &Holder, created_at: Timestamp) -> Outcome<Seen> {
         let key = self.keys.register();
         let attempted = format!("put back {key}");
-        let Some(ca) = &made.committed else {
-            let why = "this machine's journal does not say that its attempt was committed";
+        let Some(ca) = made.master_of() else {
+            let why = "this machine's journal does not say that it is a master";
             return Err(Failure::new(Cause::RegisterMissing, attempted, why));
         };
         let same = |found: &Register| found.uid == made.uid && found.ca() == Some(ca);

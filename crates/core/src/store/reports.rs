@@ -65,6 +65,17 @@ impl Store {
         Ok(entries)
     }
 
+    /// Who has reported, by identity: one list, and no report is read.
+    pub async fn reporters(&self) -> Outcome<Vec<String>> {
+        let keys = self.list_all(&self.keys.nodes()).await?;
+        Ok(keys.iter().filter_map(|key| self.keys.reporter(key)).map(str::to_owned).collect())
+    }
+
+    /// One node's report; `None` when there is none.
+    pub async fn report_of(&self, identity: &str) -> Option<ReportEntry> {
+        self.report(&self.keys.report(identity), identity).await
+    }
+
     /// `None` when it vanished since it was listed.
     async fn report(&self, key: &str, identity: &str) -> Option<ReportEntry> {
         let (report, modified, served_at) = match self.get(key, None).await {

@@ -2,6 +2,7 @@
 //! the same store.
 
 use super::Store;
+use super::gone::MachineGone;
 use super::register::Seen;
 use super::reports::ReportEntry;
 use super::settle::{Intent, Settled, TRIES, unsettled};
@@ -72,6 +73,11 @@ impl Store {
             moved += usize::from(self.move_away(key, plan.uid).await?);
         }
         Ok(Retired { uid: plan.uid, moved })
+    }
+
+    /// Moves the report of a machine that is gone to `retired/<uid>/`. `false`: there was none.
+    pub async fn archive_report(&self, gone: &MachineGone, uid: Uuid) -> Outcome<bool> {
+        self.move_away(&self.keys.report(gone.identity()), uid).await
     }
 
     /// Whether there was something to move.

@@ -206,7 +206,10 @@ fn baked(machine: &Machine, spec: &Spec) -> String {
         config["identity"] = json!("ec2");
         config["s3"] = json!({ "endpoint": format!("http://{aws}:5000"), "region": "us-east-1" });
         let endpoint = format!("http://{aws}:5000");
-        config["aws"] = json!({ "ec2_endpoint": endpoint, "ssm_endpoint": endpoint, "autoscaling_endpoint": endpoint });
+        config["aws"] = json!({
+            "ec2_endpoint": endpoint, "ssm_endpoint": endpoint, "autoscaling_endpoint": endpoint,
+            "kms_endpoint": endpoint,
+        });
     } else {
         config["identity"] = json!("host");
     }

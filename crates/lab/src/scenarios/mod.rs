@@ -5,6 +5,7 @@ mod cluster;
 mod ecr;
 mod install;
 mod interrupted;
+mod masters;
 mod network;
 mod outages;
 mod roll;
@@ -60,6 +61,7 @@ pub const SCENARIOS: &[&[Scenario]] = &[
     outages::SCENARIOS,
     network::SCENARIOS,
     roll::SCENARIOS,
+    masters::SCENARIOS,
     cluster::LATE,
     outages::AFTER_LATE,
     virtual_machine::SCENARIOS,
@@ -151,7 +153,7 @@ pub fn list() -> Result<()> {
             Needs::Kubernetes => "Kubernetes",
             Needs::VirtualMachine => "QEMU",
         };
-        println!("{:<16} {:<11} {}", scenario.name, needs, scenario.about);
+        println!("{:<22} {:<11} {}", scenario.name, needs, scenario.about);
     }
     Ok(())
 }
@@ -216,11 +218,11 @@ fn tell(lab: &mut Lab, scenario: &'static Scenario) -> Result<Told> {
 }
 
 fn table(told: &[Told]) -> Result<()> {
-    println!("\n{:<16} {:>8}  RESULT", "SCENARIO", "SECONDS");
+    println!("\n{:<22} {:>8}  RESULT", "SCENARIO", "SECONDS");
     for one in told {
         let result =
             one.error.as_ref().map_or_else(|| "passed".to_owned(), |error| format!("FAILED: {}", tail(error, 1)));
-        println!("{:<16} {:>8.1}  {result}", one.name, one.took.as_secs_f64());
+        println!("{:<22} {:>8.1}  {result}", one.name, one.took.as_secs_f64());
     }
     let failed = told.iter().filter(|one| one.error.is_some()).count();
     if failed == 0 {

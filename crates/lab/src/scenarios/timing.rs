@@ -63,7 +63,7 @@ fn idle(lab: &mut Lab, cluster: &str) -> Result<(Machine, Machine)> {
 /// As people do it: init, the token and the hash carried to the worker as soon as there are any, join.
 fn by_hand(lab: &mut Lab) -> Result<Duration> {
     let (master, worker) = idle(lab, "by-hand")?;
-    master.write("/root/init.yaml", &init_document(&master)?, 0o600)?;
+    master.write("/root/init.yaml", &init_documents(&master)?, 0o600)?;
     let began = Instant::now();
     master.shell("kubeadm init --config /root/init.yaml")?;
     let init = began.elapsed();
@@ -118,30 +118,36 @@ fn both_ready(master: &Machine, worker: &Machine, began: Instant) -> Result<Dura
     Ok(began.elapsed())
 }
 
-/// What kubeadm is told by hand: the same cluster, and the same settings for this lab's kernel.
-fn init_document(master: &Machine) -> Result<String> {
-    let baked = master.read(BAKED).unwrap_or_default();
+/// A document of kubeadm with what every machine of this lab is told; its name and its socket where it has them.
+pub(super) fn baked_document(machine: &Machine, kind: &str) -> Result<Value> {
+    let baked = machine.read(BAKED).unwrap_or_default();
     let text: String = baked.lines().filter(|line| !line.starts_with('#')).collect();
     let baked: Value = attempted(serde_json::from_str(&text), format!("read {BAKED}"))?;
+    let mut document = baked["kubeadm"][kind].clone();
+    let group = match kind {
+        "KubeletConfiguration" => "kubelet.config.k8s.io/v1beta1",
+        "KubeProxyConfiguration" => "kubeproxy.config.k8s.io/v1alpha1",
+        _ => "kubeadm.k8s.io/v1beta4",
+    };
+    document["apiVersion"] = group.into();
+    document["kind"] = kind.into();
+    if matches!(kind, "InitConfiguration" | "JoinConfiguration") {
+        document["nodeRegistration"]["criSocket"] = baked["node"]["cri_socket"].clone();
+        document["nodeRegistration"]["name"] = super::support::node_name(machine).into();
+    }
+    Ok(document)
+}
+
+/// What kubeadm is told by hand: the same cluster, and the same settings for this lab's kernel.
+pub(super) fn init_documents(master: &Machine) -> Result<String> {
     let version = master.shell("kubeadm version -o short")?;
     let mut documents = Vec::new();
-    for (kind, group) in [
-        ("InitConfiguration", "kubeadm.k8s.io/v1beta4"),
-        ("ClusterConfiguration", "kubeadm.k8s.io/v1beta4"),
-        ("KubeletConfiguration", "kubelet.config.k8s.io/v1beta1"),
-        ("KubeProxyConfiguration", "kubeproxy.config.k8s.io/v1alpha1"),
-    ] {
-        let mut document = baked["kubeadm"][kind].clone();
-        document["apiVersion"] = group.into();
-        document["kind"] = kind.into();
+    for kind in ["InitConfiguration", "ClusterConfiguration", "KubeletConfiguration", "KubeProxyConfiguration"] {
+        let mut document = baked_document(master, kind)?;
         if kind == "ClusterConfiguration" {
             document["kubernetesVersion"] = version.trim().into();
             document["controlPlaneEndpoint"] = "api.lab:6443".into();
             document["networking"] = serde_json::json!({ "podSubnet": "10.244.0.0/16" });
-        }
-        if kind == "InitConfiguration" {
-            document["nodeRegistration"]["criSocket"] = baked["node"]["cri_socket"].clone();
-            document["nodeRegistration"]["name"] = super::support::node_name(master).into();
         }
         documents.push(document.to_string());
     }

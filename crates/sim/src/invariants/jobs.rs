@@ -72,6 +72,9 @@ impl Universe {
 
     fn judge_join(&self, machine: usize, documents: &[Value]) {
         self.count("joins");
+        if documents.iter().any(|document| document.get("controlPlane").is_some()) {
+            self.judge_turn(machine);
+        }
         let name = &self.machines[machine].name;
         let Some(discovery) = documents.iter().find_map(|document| document.pointer("/discovery/bootstrapToken"))
         else {
@@ -113,11 +116,12 @@ impl Universe {
 
     /// When the token of this id dies or died, and how wrong the clock of its API server is.
     fn issued(&self, id: &str) -> Option<(Timestamp, SignedDuration)> {
-        let etcds = self.etcds.borrow();
-        let of_token = |etcd: &crate::cluster::Etcd| {
-            Some((etcd.tokens.get(id)?.expires_at, self.machines[etcd.machine].clock.skew()))
+        let clusters = self.etcds.borrow().len();
+        let of_token = |etcd: usize| {
+            let expires_at = self.etcds.borrow()[etcd].tokens.get(id)?.expires_at;
+            Some((expires_at, self.machines[self.clock_of(etcd)].clock.skew()))
         };
-        etcds.iter().find_map(of_token).or_else(|| self.monitor.borrow().revoked.get(id).copied())
+        (0..clusters).find_map(of_token).or_else(|| self.monitor.borrow().revoked.get(id).copied())
     }
 
     fn judge_reset(&self, machine: usize) {
@@ -132,6 +136,7 @@ impl Universe {
         if self.machines[machine].has_joined.get() {
             self.violate(5, format!("{name} resets a node that had become ready"));
         }
+        self.judge_member_reset(machine);
     }
 
     /// A file is about to be removed by the agent itself.

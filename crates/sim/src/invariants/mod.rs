@@ -2,9 +2,12 @@
 //! dead, which CA was really made, which machine was really clean. The numbers are the safety rules of the design.
 
 mod bundle;
+mod control_plane;
 mod jobs;
+mod lock;
 mod logins;
 mod machines;
+mod members;
 mod register;
 mod secrets;
 mod settled;
@@ -38,6 +41,10 @@ pub struct Monitor {
     pub unlocked: BTreeSet<usize>,
     /// Tokens that an administrator deleted: when they would have died, and how wrong their API server's clock is.
     pub revoked: BTreeMap<String, (Timestamp, SignedDuration)>,
+    /// Machines whose join lock was taken from them by an operator, alive.
+    pub unlocked_joins: BTreeSet<usize>,
+    /// Since when a master could refresh the bundle at any time.
+    able_since: Option<Duration>,
     /// Logins of ECR, in the order in which they were given.
     logins: Vec<Given>,
     /// Until when a machine that was denied a login may be without one.
@@ -70,22 +77,37 @@ impl Universe {
     pub fn judge_landing(&self, writer: Writer, key: &str, before: Option<&Stored>, after: Option<&Stored>) {
         if let Writer::Node(machine) = writer {
             self.judge_clone(machine, "writes to the store");
-            if after.is_none() && !key.ends_with("/selftest/conditions") {
+            let own = ["/selftest/conditions", lock::LOCK];
+            let may = own.iter().any(|own| key.ends_with(own)) || self.is_archived(key, before);
+            if after.is_none() && !may {
                 self.violate(5, format!("{} deletes {key} from the store", self.machines[machine].name));
             }
         }
         match key.strip_prefix(CLUSTER).and_then(|rest| rest.strip_prefix('/')) {
             Some("cluster.json") => self.judge_register(writer, before, after),
             Some("join/worker.json") => self.judge_bundle(writer, before, after),
+            Some(lock::LOCK) => self.judge_lock(writer, before, after),
+            Some("pki/bundle") => self.judge_sealed(writer, before, after),
             Some(report) if report.starts_with("nodes/") => self.judge_report(writer, report, after),
             Some("selftest/conditions") => {}
-            Some(copy) if copy.starts_with("retired/") && writer == Writer::Operator => {}
+            Some(copy) if copy.starts_with("retired/") && after.is_some() => self.count("archived"),
             _ => {
                 if matches!(writer, Writer::Node(_)) {
                     self.note_world(format_args!("an unusual key: {key}"));
                 }
             }
         }
+    }
+
+    /// Whether this is the report of a machine that is lost, and a copy of it is kept.
+    fn is_archived(&self, key: &str, report: Option<&Stored>) -> bool {
+        let identity = key.strip_prefix(CLUSTER).and_then(|rest| rest.strip_prefix("/nodes/"));
+        let identity = identity.and_then(|rest| rest.strip_suffix("/report.json")).unwrap_or_default();
+        let store = self.store.borrow();
+        let is_copy = |(at, object): (&String, &Stored)| {
+            at.starts_with(&format!("{CLUSTER}/retired/")) && Some(&object.body) == report.map(|report| &report.body)
+        };
+        self.machine_of(identity).is_some_and(Machine::is_dead) && store.objects.iter().any(is_copy)
     }
 
     /// A report is written by its owner alone, and holds no secret.

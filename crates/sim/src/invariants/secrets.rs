@@ -10,6 +10,11 @@ impl Universe {
         self.monitor.borrow_mut().secrets.insert(secret.to_owned());
     }
 
+    /// A private key was made: its one long line is a secret.
+    pub fn learn_key(&self, pem: &str) {
+        pem.lines().filter(|line| !line.starts_with("-----")).for_each(|line| self.learn_secret(line));
+    }
+
     /// Whether a text holds a known secret.
     fn tells(&self, text: &str) -> bool {
         text.len() >= 16 && self.monitor.borrow().secrets.iter().any(|secret| text.contains(secret.as_str()))

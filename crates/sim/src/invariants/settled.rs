@@ -14,6 +14,7 @@ impl Universe {
             Some(creator) if self.scenario.rebuilt && self.machines[creator].is_dead() => {
                 Some("the cluster of the old environment was not retired".to_owned())
             }
+            Some(_) if self.scenario.pki => self.unsettled_control_plane(),
             Some(creator) if self.machines[creator].is_dead() || self.has_refused(creator) => {
                 self.survivors().find_map(|m| self.refused_wrongly(m))
             }
@@ -61,7 +62,7 @@ impl Universe {
         self.login_missing(machine)
     }
 
-    fn register_lost(&self) -> Option<String> {
+    pub(super) fn register_lost(&self) -> Option<String> {
         let register = self.shared("cluster.json").and_then(|o| serde_json::from_slice::<Register>(&o.body).ok());
         match register.map(|register| register.state) {
             Some(RegisterState::Established { .. }) => None,
@@ -70,7 +71,7 @@ impl Universe {
     }
 
     /// A refusal must be one of those that the scenario makes right.
-    fn refused_wrongly(&self, machine: &Machine) -> Option<String> {
+    pub(super) fn refused_wrongly(&self, machine: &Machine) -> Option<String> {
         let state = machine.state.borrow();
         let Agent::Refused(failure) = &state.agent else { return None };
         let journal = state.disk.text("/var/lib/kubestrap/journal.jsonl").unwrap_or_default();

@@ -1,6 +1,5 @@
 //! What is left when a story has ended, without what differs from run to run: names of things, and not their content.
 
-use crate::cluster::ETCD_DATA;
 use crate::invariants::CLUSTER;
 use crate::universe::Universe;
 use kubestrap_core::model::register::{Register, RegisterState};
@@ -64,7 +63,7 @@ impl EndState {
 fn clusters(universe: &Universe) -> Vec<String> {
     let mut facts = Vec::new();
     for machine in universe.machines.iter().filter(|machine| !machine.is_dead()) {
-        let number = machine.state.borrow().disk.text(ETCD_DATA).and_then(|text| text.parse::<usize>().ok());
+        let number = universe.data_on(machine.index).map(|(number, _)| number);
         let etcds = universe.etcds.borrow();
         if let Some(etcd) = number.and_then(|number| etcds.get(number)) {
             // The Node of an instance that was replaced goes when EC2 says so soon enough, and stays otherwise.

@@ -1,5 +1,6 @@
 //! Certificate authorities: one real certificate, and others that differ from it in their public key. Nothing in core
-//! checks a self-signature; it parses the certificate and hashes its key.
+//! checks a self-signature; it parses the certificate and hashes its key. What a leaf says, its issuer and its owner, is in
+//! the coordinates of its key.
 
 use crate::rng::Rng;
 use base64::Engine;
@@ -15,14 +16,60 @@ const SPKI_HEAD: [u8; 27] = [
 ];
 const COORDINATES: usize = 64;
 
+/// The bytes of a leaf's coordinates that name its issuer; the rest is its group and its user.
+const ISSUER: usize = 16;
+const GROUP: usize = 24;
+
 /// The certificate of a new CA, as PEM.
 pub fn generate(rng: &Rng) -> String {
+    let mut coordinates = [0; COORDINATES];
+    rng.fill(&mut coordinates);
+    certificate(&coordinates)
+}
+
+/// The private key of a certificate: another text for each, which says whose it is.
+pub fn private_key(certificate: &str) -> String {
+    let digest = Sha256::digest(format!("private key of {certificate}"));
+    pem("PRIVATE KEY", &digest)
+}
+
+/// A certificate signed by this authority for a user of a group; what is too long is cut.
+pub fn leaf(authority: &str, group: &str, user: &str) -> String {
+    let mut coordinates = [0; COORDINATES];
+    coordinates[..ISSUER].copy_from_slice(&issuer(authority));
+    for (slot, text) in [(ISSUER..ISSUER + GROUP, group), (ISSUER + GROUP..COORDINATES, user)] {
+        coordinates[slot].iter_mut().zip(text.bytes()).for_each(|(slot, byte)| *slot = byte);
+    }
+    certificate(&coordinates)
+}
+
+/// The group and the user of a leaf; `None` when another authority signed it.
+pub fn read_leaf(authority: &str, leaf: &str) -> Option<(String, String)> {
+    let der = leaf.contains("BEGIN CERTIFICATE").then(|| der(leaf))?;
+    let at = key(&der) + SPKI_HEAD.len();
+    let coordinates = der.get(at..at + COORDINATES)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+    let (group, user) = coordinates[ISSUER..].split_at(GROUP);
+    (coordinates[..ISSUER] == issuer(authority)).then(|| (text(group), text(user)))
+}
+
+fn issuer(authority: &str) -> [u8; ISSUER] {
+    let pin = pin(authority).map(|pin| pin.to_string()).unwrap_or_default();
+    let digest: [u8; 32] = Sha256::digest(pin).into();
+    std::array::from_fn(|at| digest[at])
+}
+
+fn certificate(coordinates: &[u8; COORDINATES]) -> String {
     let mut der = der(TEMPLATE);
     let at = key(&der) + SPKI_HEAD.len();
-    rng.fill(&mut der[at..at + COORDINATES]);
+    der[at..at + COORDINATES].copy_from_slice(coordinates);
+    pem("CERTIFICATE", &der)
+}
+
+fn pem(kind: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", lines.join("\n"))
 }
 
 /// The pin of such a certificate, found without core's help; `None` for another text.
@@ -53,5 +100,15 @@ mod tests {
         let core = |pem: &str| kubestrap_core::kubeadm::machine::ca_hash(pem.as_bytes()).ok();
         assert!(pin(&one).is_some() && pin(&one) == core(&one));
         assert_ne!(pin(&one), pin(&two));
+    }
+
+    #[test]
+    fn a_leaf_tells_its_issuer_and_its_owner() {
+        let rng = Rng::new(1);
+        let (one, two) = (generate(&rng), generate(&rng));
+        let leaf = leaf(&one, "kubeadm:cluster-admins", "kubernetes-admin");
+        let owner = ("kubeadm:cluster-admins".to_owned(), "kubernetes-admin".to_owned());
+        assert_eq!((read_leaf(&one, &leaf), read_leaf(&two, &leaf)), (Some(owner), None));
+        assert!(kubestrap_core::kubeadm::machine::expiry(leaf.as_bytes()).is_some());
     }
 }

@@ -3,9 +3,10 @@
 
 use super::{Next, Phase, Run, ca, kubeconfig};
 use crate::cluster::{API_MANIFEST, ETCD_DATA, Etcd, Token};
+use crate::members::{self, Member, STATIC_PODS};
 use crate::universe::Universe;
 use jiff::SignedDuration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,16 +41,27 @@ fn preflight(universe: &Rc<Universe>, run: &Run) -> Next {
     Next::Phase
 }
 
-/// An existing CA is used, as kubeadm does; otherwise a new one is made.
+/// Authorities that are there are used, as kubeadm does; otherwise new ones are made.
 fn certs(universe: &Rc<Universe>, run: &Run) -> Next {
-    let mut state = universe.machines[run.machine].state.borrow_mut();
-    if !state.disk.has("/etc/kubernetes/pki/ca.crt") {
-        state.disk.put("/etc/kubernetes/pki/ca.crt", ca::generate(&universe.rng), 0o644);
-        state.disk.put("/etc/kubernetes/pki/ca.key", "private", 0o600);
+    let placed = universe.machines[run.machine].state.borrow().disk.text("/etc/kubernetes/pki/ca.crt");
+    universe.judge_authorities(run.machine, placed.as_deref().and_then(ca::pin).as_ref());
+    {
+        let mut state = universe.machines[run.machine].state.borrow_mut();
+        for name in ["ca", "front-proxy-ca", "etcd/ca"] {
+            let path = |end: &str| format!("/etc/kubernetes/pki/{name}.{end}");
+            if !state.disk.has(path("crt")) {
+                let pem = ca::generate(&universe.rng);
+                universe.learn_key(&ca::private_key(&pem));
+                state.disk.put(path("key"), ca::private_key(&pem), 0o600);
+                state.disk.put(path("crt"), pem, 0o644);
+            }
+        }
+        if !state.disk.has("/etc/kubernetes/pki/sa.key") {
+            state.disk.put("/etc/kubernetes/pki/sa.pub", "public", 0o644);
+            state.disk.put("/etc/kubernetes/pki/sa.key", "private", 0o600);
+        }
     }
-    for name in ["front-proxy-ca.crt", "etcd/ca.crt", "sa.pub"] {
-        state.disk.put(format!("/etc/kubernetes/pki/{name}"), "public", 0o644);
-    }
+    super::control_plane::leaves(universe, run.machine);
     Next::Phase
 }
 
@@ -72,20 +84,28 @@ fn kubeconfigs(universe: &Rc<Universe>, run: &Run) -> Next {
 
 fn control_plane(universe: &Rc<Universe>, run: &Run) -> Next {
     let mut state = universe.machines[run.machine].state.borrow_mut();
-    let ca_pem = state.disk.text("/etc/kubernetes/pki/ca.crt").unwrap_or_default();
+    let pem = |name: &str| state.disk.text(format!("/etc/kubernetes/pki/{name}.crt")).unwrap_or_default();
+    let (ca_pem, etcd_ca) = (pem("ca"), pem("etcd/ca"));
     let Some(pin) = ca::pin(&ca_pem) else { return Next::Fail("the CA certificate is unreadable".to_owned()) };
     let mut etcds = universe.etcds.borrow_mut();
     let healthy_from = universe.timeline.now() + universe.rng.between(ms(1500), ms(4000));
-    for name in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+    for name in STATIC_PODS {
         state.disk.put(format!("/etc/kubernetes/manifests/{name}.yaml"), "kind: Pod\n", 0o600);
     }
     state.disk.put("/var/lib/kubelet/config.yaml", "kind: KubeletConfiguration\n", 0o644);
-    state.disk.put(ETCD_DATA, etcds.len().to_string(), 0o600);
+    let id = universe.rng.next();
+    state.disk.put(ETCD_DATA, members::data(etcds.len(), id), 0o600);
+    let first = Member { id, machine: run.machine, learner: false, started: true, runs_from: healthy_from };
     etcds.push(Etcd {
-        machine: run.machine,
+        creator: run.machine,
         ca: pin,
         ca_pem,
+        etcd_ca,
         healthy_from,
+        members: vec![first],
+        leader: id,
+        pending: Vec::new(),
+        mirrors: BTreeSet::new(),
         tokens: BTreeMap::new(),
         nodes: BTreeMap::new(),
         objects: Default::default(),

@@ -51,7 +51,7 @@ fn discovery_timeout(run: &Run) -> Duration {
     text.split_once('m').and_then(|(m, _)| m.parse().ok()).map_or(DISCOVERY, |m: u64| Duration::from_secs(60 * m))
 }
 
-fn discover(universe: &Rc<Universe>, run: &Run) -> Next {
+pub(super) fn discover(universe: &Rc<Universe>, run: &Run) -> Next {
     let Some(token) = token(run) else { return Next::Fail("the token is malformed".to_owned()) };
     let endpoint = run.text(KIND, &format!("{BOOTSTRAP}/apiServerEndpoint"));
     if endpoint != crate::cluster::ENDPOINT {
@@ -77,7 +77,7 @@ fn discover(universe: &Rc<Universe>, run: &Run) -> Next {
     Next::Phase
 }
 
-fn start_kubelet(universe: &Rc<Universe>, run: &Run) -> Next {
+pub(super) fn start_kubelet(universe: &Rc<Universe>, run: &Run) -> Next {
     let (Some(etcd), Some(token)) = (universe.api_behind_endpoint(run.machine), token(run)) else {
         return Next::Fail("connection refused".to_owned());
     };
@@ -90,7 +90,7 @@ fn start_kubelet(universe: &Rc<Universe>, run: &Run) -> Next {
 }
 
 /// A token that died in between is 401 here, as the API server answers it.
-fn bootstrap(universe: &Rc<Universe>, run: &Run) -> Next {
+pub(super) fn bootstrap(universe: &Rc<Universe>, run: &Run) -> Next {
     let Some(token) = token(run) else { return Next::Fail("the token is malformed".to_owned()) };
     let Some(etcd) = universe.api_behind_endpoint(run.machine) else {
         universe.count("api-away-in-join");
@@ -112,7 +112,7 @@ fn bootstrap(universe: &Rc<Universe>, run: &Run) -> Next {
 }
 
 /// The kubelet registers its node, now or whenever the API server answers, for as long as it has credentials.
-fn register_soon(universe: Rc<Universe>, machine: usize, name: String) {
+pub(super) fn register_soon(universe: Rc<Universe>, machine: usize, name: String) {
     let delay = universe.rng.between(ms(300), ms(3000));
     universe.clone().timeline.after(delay, move || {
         let conf = universe.machines[machine].state.borrow().disk.text("/etc/kubernetes/kubelet.conf");

@@ -2,6 +2,7 @@
 //! its order. A job goes on when the agent dies, ends with the machine's power, and may fail or hang at any phase.
 
 pub mod ca;
+mod control_plane;
 mod init;
 mod join;
 mod reset;
@@ -21,6 +22,9 @@ use std::time::Duration;
 
 /// The version of every simulated Kubernetes program.
 pub const KUBE_VERSION: &str = "v1.36.1";
+
+/// Groups whose members may do everything.
+const ADMIN_GROUPS: &[&str] = &["system:masters", "kubeadm:cluster-admins"];
 
 /// A job.
 #[derive(Debug, Clone)]
@@ -66,6 +70,8 @@ impl Run {
     /// Whether `--skip-phases` names this phase.
     fn skips(&self, phase: &str) -> bool {
         let value = self.flags.iter().position(|flag| flag == "--skip-phases").and_then(|at| self.flags.get(at + 1));
+        // What is one phase of kubeadm may be several here: `etcd-join/start`.
+        let phase = phase.split('/').next().unwrap_or_default();
         value.is_some_and(|list| list.split(',').any(|name| name == phase))
     }
 
@@ -96,8 +102,11 @@ impl Run {
 pub fn launch(universe: &Rc<Universe>, machine: usize, job: &JobSpec) {
     universe.judge_text(6, "the arguments of a job", &job.argv.join(" "));
     universe.note(machine, format_args!("starts {} ({}): {}", job.name, job.run, job.argv.join(" ")));
+    let documents = documents(universe, machine, &job.argv);
+    let joins_control_plane = documents.iter().any(|document| document.pointer("/controlPlane").is_some());
     let phases = match job.argv.iter().map(String::as_str).take(2).collect::<Vec<_>>().as_slice() {
         ["kubeadm", "init"] => init::PHASES,
+        ["kubeadm", "join"] if joins_control_plane => control_plane::PHASES,
         ["kubeadm", "join"] => join::PHASES,
         ["kubeadm", "reset"] => reset::PHASES,
         ["systemctl", ..] => SYSTEMCTL,
@@ -110,7 +119,7 @@ pub fn launch(universe: &Rc<Universe>, machine: usize, job: &JobSpec) {
         machine,
         name: job.name.clone(),
         number,
-        documents: documents(universe, machine, &job.argv),
+        documents,
         flags: job.argv.clone(),
         began: universe.timeline.now(),
         phases,
@@ -198,22 +207,32 @@ fn end(universe: &Rc<Universe>, run: &Run, how: JobEnd, output: &str) {
 }
 
 /// A kubeconfig as the model writes and reads it: the server is always the endpoint.
-pub(crate) fn kubeconfig(ca: &str, user: &str) -> String {
+fn kubeconfig(ca: &str, user: &str) -> String {
     format!("apiVersion: v1\nkind: Config\nsimulated: {{ ca: \"{ca}\", user: \"{user}\" }}\n")
 }
 
-/// The CA pin and the user of a kubeconfig of the model, or of a real one with a client certificate of the model in it.
+/// The CA pin and the user of a kubeconfig: of the model, or with certificates as core makes them.
 pub fn read_kubeconfig(text: &str) -> Option<(String, String)> {
-    if let Some((_, rest)) = text.split_once("client-certificate-data") {
-        let word = rest.trim_start_matches(['"', ':', ' ']).split(|c: char| c == '"' || c.is_whitespace()).next()?;
-        let pem = STANDARD.decode(word).ok()?;
-        return crate::ports::vault::read_client(std::str::from_utf8(&pem).ok()?);
-    }
     let part = |key: &str| {
         let rest = text.split(&format!("{key}: \"")).nth(1)?;
         rest.split('"').next().map(str::to_owned)
     };
-    Some((part("ca")?, part("user")?))
+    let embedded = |key: &str| {
+        let rest = text.split(&format!("{key}-data")).nth(1)?;
+        let data = rest.trim_start_matches(['"', ':', ' ']);
+        let data = data.split(|c: char| !(c.is_ascii_alphanumeric() || "+/=".contains(c))).next()?;
+        String::from_utf8(STANDARD.decode(data).ok()?).ok()
+    };
+    if let (Some(ca), Some(user)) = (part("ca"), part("user")) {
+        return Some((ca, user));
+    }
+    let (authority, client) = (embedded("certificate-authority")?, embedded("client-certificate")?);
+    let user = match ca::read_leaf(&authority, &client) {
+        Some((group, _)) if ADMIN_GROUPS.contains(&group.as_str()) => "admin",
+        Some(_) => "node",
+        None => "anonymous",
+    };
+    Some((ca::pin(&authority)?.to_string(), user.to_owned()))
 }
 
 /// The files of a control plane that somebody made by hand.

@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 const TOKEN_SECRETS: &str = "/api/v1/namespaces/kube-system/secrets/bootstrap-token-";
 const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
-const NODES: &str = "/api/v1/nodes/";
 
 #[async_trait(?Send)]
 impl Cluster for Desk {
     async fn call(&self, request: ApiRequest) -> Outcome<ApiAnswer> {
         let universe = &self.universe;
         // One's own API server is reached without a network.
-        let local = universe.api_on(self.machine).is_some();
+        let at = self.machine_at(&request.access);
+        let local = at == Some(self.machine) || (at.is_none() && universe.api_on(self.machine).is_some());
         if local {
             universe.sleep(universe.travel()).await;
         } else {
@@ -40,7 +40,11 @@ impl Cluster for Desk {
             Ok(known) => known,
             Err(why) => return failed(Cause::FileAccess, &why),
         };
-        let Some(etcd) = universe.api_behind_endpoint(self.machine) else {
+        let etcd = match at {
+            Some(machine) => universe.api_at(self.machine, machine),
+            None => universe.api_behind_endpoint(self.machine),
+        };
+        let Some(etcd) = etcd else {
             return failed(Cause::ApiUnavailable, "connection refused");
         };
         if ca.is_some_and(|ca| ca != universe.etcds.borrow()[etcd].ca.as_str()) {
@@ -61,6 +65,14 @@ impl Cluster for Desk {
 }
 
 impl Desk {
+    /// The machine whose API server is meant; `None` when it is the endpoint's.
+    fn machine_at(&self, access: &Access) -> Option<usize> {
+        let Access::KubeconfigAt(_, endpoint) = access else { return None };
+        let (address, _) = endpoint.as_str().rsplit_once(':')?;
+        let machine = self.universe.machines.iter().find(|machine| machine.identity.address.to_string() == address);
+        machine.map(|machine| machine.index)
+    }
+
     /// The CA that is trusted (`None`: any) and who asks.
     fn credentials(&self, access: &Access) -> Result<(Option<String>, String), String> {
         match access {
@@ -77,8 +89,7 @@ impl Desk {
     fn serve(&self, etcd: usize, user: &str, request: &ApiRequest) -> (u16, Value) {
         let path = request.path.split('?').next().unwrap_or_default();
         let status = |code: u16, message: &str| (code, json!({ "kind": "Status", "message": message }));
-        if self.universe.scenario.rolls
-            && user != "anonymous"
+        if user != "anonymous"
             && let Some(answer) = self.serve_objects(etcd, user, request)
         {
             return answer;
@@ -87,7 +98,6 @@ impl Desk {
             ("GET", "/readyz" | "/healthz" | "/livez") => (200, json!("ok")),
             ("GET", "/version") => (200, json!({ "gitVersion": KUBE_VERSION })),
             ("GET", CLUSTER_INFO) => (200, self.cluster_info(etcd)),
-            ("GET", node) if node.starts_with(NODES) && user != "anonymous" => self.node(etcd, &node[NODES.len()..]),
             _ if user != "admin" => status(403, "forbidden"),
             ("POST", SECRETS) => match request.body.as_ref().and_then(|(_, body)| serde_json::from_slice(body).ok()) {
                 Some(secret) => self.create_token(etcd, &secret),
@@ -143,15 +153,6 @@ impl Desk {
             signed.map(|id| (format!("jws-kubeconfig-{id}"), json!("header..signature"))).collect();
         data.insert("kubeconfig".to_owned(), json!("apiVersion: v1\n"));
         json!({ "data": data })
-    }
-
-    fn node(&self, etcd: usize, name: &str) -> (u16, Value) {
-        if !self.universe.is_registered(etcd, name) {
-            return (404, json!({ "message": "not found" }));
-        }
-        let ready = json!({ "type": "Ready", "status": "True", "message": "kubelet is posting ready status" });
-        let info = json!({ "kubeletVersion": KUBE_VERSION });
-        (200, json!({ "metadata": { "name": name }, "status": { "conditions": [ready], "nodeInfo": info } }))
     }
 }
 

@@ -3,11 +3,12 @@
 mod api;
 mod cloud;
 mod ecr;
+mod etcd;
 mod files;
 mod jobs;
 mod local;
 mod objects;
-pub(crate) mod vault;
+mod vault;
 
 use crate::network::{Far, Way};
 use crate::store::Writer;
@@ -69,7 +70,7 @@ impl Desk {
             cloud: desk.clone(),
             cluster: desk.clone(),
             vault: desk.clone(),
-            etcd: Rc::new(kubestrap_core::ports::Nobody),
+            etcd: desk.clone(),
             host: desk.clone(),
             time: desk,
         }

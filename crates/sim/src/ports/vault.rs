@@ -16,8 +16,6 @@ use zeroize::Zeroizing;
 const KEY: usize = 32;
 const NONCE: usize = 12;
 const TAG: usize = 32;
-/// What the group of the cluster's administrators is called.
-const MASTERS: &str = "system:masters";
 
 fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -26,10 +24,6 @@ fn hash(parts: &[&[u8]]) -> [u8; 32] {
         hash.update(part);
     }
     hash.finalize().into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The text under a key stream, there and back.
@@ -54,13 +48,6 @@ fn open(key: &[u8], bound: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     (tag == hash(&[b"tag", key, nonce, bound, text])).then(|| Zeroizing::new(stream(key, nonce, text)))
 }
 
-/// The certificate of a client, as the API server and etcd of this world read it: who, by which CA.
-pub(crate) fn read_client(pem: &str) -> Option<(String, String)> {
-    crate::kubeadm::read_kubeconfig(pem.strip_prefix(CLIENT)?)
-}
-
-const CLIENT: &str = "-----BEGIN CERTIFICATE-----\nclient of this world ";
-
 impl Desk {
     fn nonce(&self) -> [u8; NONCE] {
         let mut nonce = [0; NONCE];
@@ -68,18 +55,15 @@ impl Desk {
         nonce
     }
 
-    /// A private key: a secret of this world, that names what it belongs to.
-    fn private(&self, of: &str) -> Secret {
-        let mut bytes = [0; 16];
-        self.universe.rng.fill(&mut bytes);
-        self.universe.learn_secret(&hex(&bytes));
-        Secret::new(format!("-----BEGIN PRIVATE KEY-----\n{} of {of}\n-----END PRIVATE KEY-----\n", hex(&bytes)))
+    fn authority(&self) -> KeyPair {
+        self.pair(ca::generate(&self.universe.rng))
     }
 
-    fn authority(&self) -> KeyPair {
-        let public = ca::generate(&self.universe.rng);
-        let pin = ca::pin(&public).map(|pin| pin.to_string()).unwrap_or_default();
-        KeyPair { private: self.private(&pin), public }
+    /// A certificate with its private key, which is a secret of this world from now on.
+    fn pair(&self, public: String) -> KeyPair {
+        let private = ca::private_key(&public);
+        self.universe.learn_key(&private);
+        KeyPair { private: Secret::new(private), public }
     }
 
     /// A request to KMS; the key of the KMS key.
@@ -108,7 +92,7 @@ fn context(request: &KmsRequest) -> Vec<u8> {
 impl Vault for Desk {
     fn authorities(&self, _algorithm: KeyAlgorithm, _life: Duration) -> Outcome<Authorities> {
         self.universe.count("authorities-made");
-        let service_accounts = KeyPair { public: "public\n".to_owned(), private: self.private("service accounts") };
+        let service_accounts = KeyPair { public: "public\n".to_owned(), ..self.authority() };
         Ok(Authorities {
             cluster: self.authority(),
             front_proxy: self.authority(),
@@ -120,14 +104,13 @@ impl Vault for Desk {
     fn client(&self, authority: &KeyPair, request: &ClientRequest) -> Outcome<KeyPair> {
         let failed =
             |why: &str| Err(Failure::new(Cause::PkiRejected, format!("make a certificate for {}", request.user), why));
-        let Some(pin) = ca::pin(&authority.public) else { return failed("the authority has no certificate") };
-        if !authority.private.expose().contains(pin.as_str()) {
+        if ca::pin(&authority.public).is_none() {
+            return failed("the authority has no certificate");
+        }
+        if authority.private.expose() != ca::private_key(&authority.public) {
             return failed("the authority's certificate and private key do not belong together");
         }
-        let user = if request.group == MASTERS { "admin" } else { request.user.as_str() };
-        let config = crate::kubeadm::kubeconfig(pin.as_str(), user);
-        let public = format!("{CLIENT}{config}-----END CERTIFICATE-----\n");
-        Ok(KeyPair { public, private: self.private(user) })
+        Ok(self.pair(ca::leaf(&authority.public, &request.group, &request.user)))
     }
 
     fn seal(&self, key: &SealKey, bound: &[u8], plain: &[u8]) -> Outcome<Vec<u8>> {
@@ -181,13 +164,5 @@ mod tests {
         for length in 0..sealed.len() {
             assert!(open(&[1; KEY], b"bound", &sealed[..length]).is_none(), "{length} bytes");
         }
-    }
-
-    #[test]
-    fn a_client_names_its_ca_and_its_user() {
-        let config = crate::kubeadm::kubeconfig("sha256:00", "admin");
-        let pem = format!("{CLIENT}{config}-----END CERTIFICATE-----\n");
-        assert_eq!(read_client(&pem), Some(("sha256:00".to_owned(), "admin".to_owned())));
-        assert_eq!(read_client("-----BEGIN CERTIFICATE-----\n"), None);
     }
 }

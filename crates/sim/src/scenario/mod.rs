@@ -31,6 +31,8 @@ pub enum Calamity {
     Stall,
     /// A machine loses power for ever.
     Death,
+    /// A master that is a member of etcd is terminated, when the others go on without it.
+    MasterLost,
     /// Power is lost for ever right after this machine changed the register: the worst moment.
     DeathOfHolder,
     /// The instance that changed the register is stopped for an hour or two, and started again.
@@ -65,6 +67,7 @@ impl Calamity {
             Calamity::Reboot => "reboot",
             Calamity::Stall => "stall",
             Calamity::Death => "death",
+            Calamity::MasterLost => "master-lost",
             Calamity::DeathOfHolder => "death-of-holder",
             Calamity::HolderStopped => "holder-stopped",
             Calamity::AdminConfLost => "admin-conf-lost",
@@ -133,6 +136,10 @@ pub struct Scenario {
     pub clones: u64,
     /// In the middle every machine is terminated, and the same number of new ones starts on the same bucket.
     pub rebuilt: bool,
+    /// The cluster's keys are sealed into the store: every master becomes a member of the control plane.
+    pub pki: bool,
+    /// So many masters at most are started, each in the place of one that was lost.
+    pub spare_masters: u64,
     /// Workers are of an Auto Scaling group, and early on there is a new image for them.
     pub rolls: bool,
     /// All but the first master start this much later.

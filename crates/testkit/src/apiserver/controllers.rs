@@ -2,7 +2,7 @@
 
 use super::auth::{field, is_expired};
 use super::state::State;
-use super::{Shared, resources};
+use super::{Shared, mirror, resources};
 use crate::script::{NodesReady, seconds};
 use crate::{jws, pki};
 use base64::Engine;
@@ -22,18 +22,17 @@ const KUBELET_LIFE: Duration = pki::LEAF_LIFE;
 
 /// One round of all controllers.
 pub(super) fn tick(shared: &Shared) -> io::Result<()> {
-    let Ok(mut state) = shared.state.lock() else {
-        return Err(io::Error::other("a request died while it held the state"));
-    };
-    establish(&mut state, seconds(shared.script.api.crd_delay))?;
+    let mut entered = shared.enter()?;
+    let state = &mut *entered.state;
+    establish(state, seconds(shared.script.api.crd_delay))?;
     if shared.started.elapsed() < seconds(shared.script.api.controllers_after) {
         return Ok(());
     }
-    clean_tokens(&mut state)?;
-    super::eviction::end_pods(&mut state)?;
-    sign_cluster_info(&mut state, seconds(shared.script.api.signer_delay))?;
-    sign_requests(&mut state, &shared.ca)?;
-    judge_nodes(&mut state, shared)
+    clean_tokens(state)?;
+    super::eviction::end_pods(state)?;
+    sign_cluster_info(state, seconds(shared.script.api.signer_delay))?;
+    sign_requests(state, &shared.ca)?;
+    judge_nodes(state, shared)
 }
 
 fn with_prefix(state: &State, prefix: &str) -> Vec<(String, Value)> {
@@ -130,8 +129,11 @@ fn judge_nodes(state: &mut State, shared: &Shared) -> io::Result<()> {
     };
     for (path, mut node) in with_prefix(state, NODES) {
         let root = node["metadata"]["annotations"]["standin.kubestrap.dev/rootfs"].as_str();
-        let config = root.map(|root| crate::files::under(std::path::Path::new(root), "/etc/kubernetes/kubelet.conf"));
-        let alive = config.is_none_or(|path| path.exists());
+        let root = root.map(std::path::Path::new);
+        let alive = root.is_none_or(mirror::kubelet_lives);
+        if let (true, Some(root)) = (alive, root) {
+            mirror::keep(state, &node, root)?;
+        }
         let now = Timestamp::now();
         let seen = node["status"]["standinSeen"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
         let silent = seen.is_some_and(|at| now.duration_since(at).as_secs_f64() > shared.script.api.node_grace);

@@ -94,12 +94,23 @@ fn begin(state: &mut State, path: &str, mut pod: Value, options: &Value) -> io::
     Ok(())
 }
 
-/// The kubelets' part: pods whose grace is over are gone.
+/// Deletes a pod as `DELETE` does: a static pod's is told its end, and gone when its kubelet has confirmed that, unless
+/// the grace is zero.
+pub(super) fn delete(state: &mut State, path: &str, pod: Value, grace: Option<i64>) -> io::Result<(u16, Value)> {
+    let is_mirror = pod["metadata"]["annotations"][super::mirror::MIRROR].is_string();
+    let own = pod["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(if is_mirror { 30 } else { 0 });
+    begin(state, path, pod, &json!({"gracePeriodSeconds": grace.unwrap_or(own)}))?;
+    let gone = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    Ok((200, state.objects.get(path).cloned().unwrap_or(gone)))
+}
+
+/// The kubelets' part: pods whose grace is over are gone; a mirror of a static pod goes with its kubelet's word alone.
 pub(super) fn end_pods(state: &mut State) -> io::Result<()> {
     let now = Timestamp::now();
     let is_over = |path: &str, pod: &Value| {
         let at = pod["metadata"]["deletionTimestamp"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
-        path.contains("/pods/") && at.is_some_and(|at| at <= now)
+        let is_mirror = pod["metadata"]["annotations"][super::mirror::MIRROR].is_string();
+        path.contains("/pods/") && at.is_some_and(|at| at <= now) && !is_mirror
     };
     let pods = state.objects.range(PODS.to_owned()..).take_while(|(path, _)| path.starts_with(PODS));
     let over: Vec<String> = pods.filter(|(path, pod)| is_over(path, pod)).map(|(path, _)| path.clone()).collect();

@@ -4,6 +4,7 @@ use super::auth::{self, User};
 use super::resources::{self, Resource, Target};
 use super::state::State;
 use super::{Shared, apply, eviction, status};
+use crate::etcd::UNUSABLE;
 use crate::http::{Answer, Handler, Request, pause, respond};
 use crate::kubeadm::documents;
 use crate::script::seconds;
@@ -32,6 +33,9 @@ impl Handler for Shared {
                 return Answer::Response(Box::new(respond(code, "application/json", body.to_string())));
             }
         }
+        if self.etcd.as_ref().is_some_and(|etcd| !etcd.is_usable()) {
+            return self.without_etcd(&request).await;
+        }
         let (code, body) = self.answer(&request);
         let content_type = if body.is_string() { "text/plain; charset=utf-8" } else { "application/json" };
         let text = body.as_str().map_or_else(|| body.to_string(), ToOwned::to_owned);
@@ -40,6 +44,18 @@ impl Handler for Shared {
 }
 
 impl Shared {
+    /// What an API server says whose etcd does not answer: it lives, and that is all.
+    async fn without_etcd(&self, request: &Request) -> Answer {
+        if ["/healthz", "/livez", "/readyz"].contains(&request.path.as_str()) {
+            let check = request.path.trim_start_matches('/');
+            let text = format!("[+]ping ok\n[-]etcd failed: reason withheld\n{check} check failed\n");
+            return Answer::Response(Box::new(respond(500, "text/plain; charset=utf-8", text)));
+        }
+        pause(seconds(self.script.etcd.timeout_seconds)).await;
+        let (code, body) = status(500, "InternalError", UNUSABLE);
+        Answer::Response(Box::new(respond(code, "application/json", body.to_string())))
+    }
+
     fn fault(&self, request: &Request) -> Option<(u16, f64)> {
         let mut used = self.faults_used.lock().ok()?;
         for (fault, used) in self.script.api.faults.iter().zip(used.iter_mut()) {
@@ -53,18 +69,20 @@ impl Shared {
     }
 
     fn answer(&self, request: &Request) -> Reply {
-        let Ok(mut state) = self.state.lock() else {
-            return status(500, "InternalError", "a request died while it held the state");
+        let mut entered = match self.enter() {
+            Ok(entered) => entered,
+            Err(error) => return status(500, "InternalError", &error.to_string()),
         };
-        let Some(user) = auth::authenticate(request, &state) else {
+        let state = &mut *entered.state;
+        let Some(user) = auth::authenticate(request, state) else {
             return status(401, "Unauthorized", "Unauthorized");
         };
         match request.path.as_str() {
             "/healthz" | "/livez" | "/readyz" => return (200, json!("ok")),
-            "/version" => return (200, self.version(&state)),
+            "/version" => return (200, self.version(state)),
             _ => {}
         }
-        let resources = resources::all(&state);
+        let resources = resources::all(state);
         if let Some(document) = resources::discovery(&request.path, &resources) {
             return if user.name == "system:anonymous" {
                 forbidden(&user, "get", &request.path)
@@ -90,10 +108,10 @@ impl Shared {
                 );
             }
         };
-        if !auth::may(&user, verb, &target, &state) {
+        if !auth::may(&user, verb, &target, state) {
             return forbidden_on(&user, verb, &target);
         }
-        dispatch(&mut state, request, &user, verb, &target)
+        dispatch(state, request, &user, verb, &target)
             .unwrap_or_else(|error| status(500, "InternalError", &error.to_string()))
     }
 
@@ -369,6 +387,11 @@ fn delete(state: &mut State, request: &Request, target: &Target) -> io::Result<R
         if wanted.is_string() && *wanted != object["metadata"][name] {
             return Ok(status(409, "Conflict", &format!("Precondition failed: {name} in precondition: {wanted}")));
         }
+    }
+    if target.resource.plural == "pods" && target.subresource.is_none() {
+        let grace = request.parameter("gracePeriodSeconds").and_then(|text| text.parse::<i64>().ok());
+        let pod = object.clone();
+        return eviction::delete(state, &target.path(), pod, grace.or(options["gracePeriodSeconds"].as_i64()));
     }
     state.remove(&target.path())?;
     Ok((200, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})))

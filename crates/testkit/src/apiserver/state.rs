@@ -1,14 +1,15 @@
-//! Objects by path, kept in one file as etcd's data folder is.
+//! Objects by path, kept in one file as etcd's data folder is. The masters of a cluster share it: whoever begins a
+//! request looks whether another one has written.
 
+use crate::etcd::Place;
 use crate::files;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-const FILE: &str = "/var/lib/etcd/standin.json";
 
 /// Everything that is stored.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -20,19 +21,17 @@ pub(super) struct State {
     /// Who applied what: path, then field manager, then the leaves it owns (as JSON pointers).
     pub managers: BTreeMap<String, BTreeMap<String, Vec<String>>>,
     #[serde(skip)]
-    path: PathBuf,
+    root: PathBuf,
+    /// Which file was read or written last: its inode and when it changed.
+    #[serde(skip)]
+    seen: Option<(u64, i64, i64)>,
 }
 
 impl State {
     /// Reads the state of a root; an empty one with the usual namespaces when there is none.
     pub fn load(root: &Path) -> io::Result<Self> {
-        let path = files::under(root, FILE);
-        let mut state: State = match files::read_text(&path) {
-            Ok(text) => serde_json::from_str(&text).map_err(io::Error::other)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
-            Err(error) => return Err(error),
-        };
-        state.path = path;
+        let mut state = State { root: root.to_owned(), ..State::default() };
+        state.refresh()?;
         if state.objects.is_empty() {
             for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
                 let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "status": {"phase": "Active"}});
@@ -40,6 +39,18 @@ impl State {
             }
         }
         Ok(state)
+    }
+
+    /// Reads what another one has written since; nothing happens when nobody has.
+    pub fn refresh(&mut self) -> io::Result<()> {
+        let path = Place::of(&self.root).objects();
+        let Some(seen) = stamp(&path) else { return Ok(()) };
+        if self.seen == Some(seen) {
+            return Ok(());
+        }
+        let now: State = serde_json::from_str(&files::read_text(&path)?).map_err(io::Error::other)?;
+        *self = State { root: std::mem::take(&mut self.root), seen: Some(seen), ..now };
+        Ok(())
     }
 
     /// Stores an object with a new resourceVersion; uid and creationTimestamp are kept or made. What was stored.
@@ -73,9 +84,17 @@ impl State {
     }
 
     /// Writes the file atomically, mode 0600: it holds Secrets.
-    pub fn save(&self) -> io::Result<()> {
-        files::write(&self.path, serde_json::to_string(self)?.as_bytes(), 0o600)
+    pub fn save(&mut self) -> io::Result<()> {
+        let path = Place::of(&self.root).objects();
+        files::write(&path, serde_json::to_string(self)?.as_bytes(), 0o600)?;
+        self.seen = stamp(&path);
+        Ok(())
     }
+}
+
+fn stamp(path: &Path) -> Option<(u64, i64, i64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
 fn uid() -> io::Result<String> {

@@ -131,6 +131,9 @@ pub fn load_join(path: &Path) -> Result<JoinConfiguration, Failure> {
     })?;
     let mut join: JoinConfiguration = decode(&document).map_err(Failure::new)?;
     default_node(&mut join.node_registration, join.control_plane.is_some())?;
+    if let Some(own) = &mut join.control_plane {
+        default_endpoint(&mut own.local_api_endpoint);
+    }
     set_default(&mut join.ca_cert_path, "/etc/kubernetes/pki/ca.crt");
     // kubeadm `SetDefaults_Discovery`: the discovery token serves for TLS bootstrap too.
     if let (true, Some(discovery)) = (join.discovery.tls_bootstrap_token.is_empty(), &join.discovery.bootstrap_token) {
@@ -138,6 +141,18 @@ pub fn load_join(path: &Path) -> Result<JoinConfiguration, Failure> {
     }
     validation::aggregate(validation::join(&join))?;
     Ok(join)
+}
+
+/// The `ClusterConfiguration` that the cluster keeps of itself, defaulted.
+///
+/// # Errors
+/// When it does not decode.
+pub fn cluster(document: &Value, kubeadm_version: &str) -> Result<ClusterConfiguration, Failure> {
+    let decoded = decode(document).map_err(|e| format!("failed to decode cluster configuration data: {e}"));
+    let mut cluster: ClusterConfiguration =
+        decoded.map_err(|e| Failure::new(format!("unable to fetch the kubeadm-config ConfigMap: {e}")))?;
+    default_cluster(&mut cluster, kubeadm_version);
+    Ok(cluster)
 }
 
 /// Loads what `kubeadm reset --config` is given.

@@ -13,8 +13,9 @@ const COMMANDS: &[(&str, &[(&str, bool)])] = &[
         "init",
         &[("config", true), ("skip-token-print", false), ("skip-phases", true), ("ignore-preflight-errors", true)],
     ),
-    ("join", &[("config", true), ("ignore-preflight-errors", true)]),
+    ("join", &[("config", true), ("skip-phases", true), ("ignore-preflight-errors", true)]),
     ("reset", &[("config", true), ("force", false), ("ignore-preflight-errors", true)]),
+    ("certs renew all", &[]),
     ("config images list", &[("config", true), ("kubernetes-version", true), ("image-repository", true)]),
     ("standin-apiserver", &[("detach", false)]),
 ];

@@ -3,12 +3,10 @@
 use super::config::{InitInput, load_init};
 use super::flags::Flags;
 use super::kubeconfig::{Kubeconfig, User};
-use super::{Failure, Run, init_api, kubelet, preflight};
-use crate::pki::{self, CA_LIFE, LEAF_LIFE, Leaf, Pair, Usage};
-use crate::{files, golang};
-use serde_json::json;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use super::{Failure, Run, certs, init_api, kubelet, manifests, preflight};
+use crate::files;
+use crate::pki::{self, Leaf, Usage};
+use std::path::PathBuf;
 
 /// `kubeadm init --config F [--skip-token-print]`.
 ///
@@ -16,15 +14,19 @@ use std::time::Duration;
 /// Whatever the real one fails with, and what the script asks for.
 pub fn main(run: &Run, flags: &Flags) -> Result<(), Failure> {
     let input = load_init(&run.config_path(flags)?, &run.script.kubeadm_version)?;
+    certs::refuse_incomplete(run, &input)?;
     println!("[init] Using Kubernetes version: {}", input.cluster.kubernetes_version);
     run.phase("preflight", || {
         println!("[preflight] Running pre-flight checks");
         preflight::init(run, &input)
     })?;
-    run.phase("certs", || certificates(run, &input))?;
-    run.phase("kubeconfig", || kubeconfigs(run, &input))?;
+    run.phase("certs", || certs::make(run, &input))?;
+    run.phase("kubeconfig", || {
+        println!("[kubeconfig] Using kubeconfig folder \"/etc/kubernetes\"");
+        kubeconfigs(run, &input, &["admin", "super-admin", "kubelet", "controller-manager", "scheduler"])
+    })?;
     run.phase("etcd", || etcd(run, &input))?;
-    run.phase("control-plane", || control_plane(run, &input))?;
+    run.phase("control-plane", || manifests::control_plane(run, &input))?;
     run.phase("kubelet-start", || {
         kubelet::write_files(run, &input.init.node_registration, &input.kubelet, false)?;
         println!("[kubelet-start] Starting the kubelet");
@@ -37,11 +39,12 @@ pub fn main(run: &Run, flags: &Flags) -> Result<(), Failure> {
 }
 
 /// Where the certificates are, below the root.
-fn pki_folder(run: &Run, input: &InitInput) -> PathBuf {
+pub(super) fn pki_folder(run: &Run, input: &InitInput) -> PathBuf {
     run.path(&input.cluster.certificates_dir)
 }
 
-fn etcd_folder(run: &Run, input: &InitInput) -> PathBuf {
+/// Where etcd's data are, below the root.
+pub(super) fn etcd_folder(run: &Run, input: &InitInput) -> PathBuf {
     run.path(input.cluster.etcd.local.as_ref().map_or("/var/lib/etcd", |local| &local.data_dir))
 }
 
@@ -66,96 +69,11 @@ pub(super) fn endpoint(input: &InitInput) -> String {
     }
 }
 
-fn life(text: Option<&String>, default: Duration) -> Duration {
-    text.and_then(|text| golang::parse_duration(text).ok()).unwrap_or(default)
-}
-
-/// An existing CA is used, as the real one does: a second init never makes another one.
-fn ca(run: &Run, base: &Path, name: &str, shown: &str, life: Duration) -> Result<Pair, Failure> {
-    if base.with_file_name(format!("{}.crt", base.file_name().unwrap_or_default().display())).exists() {
-        println!("[certs] Using existing {shown} certificate authority");
-        return pki::read_pair(base).map_err(|e| Failure::new(format!("failure loading {shown} certificate: {e}")));
-    }
-    println!("[certs] Generating \"{shown}\" certificate and key");
-    let pair = pki::make_ca(name, life)?;
-    run.enter(&format!("certs/{shown}"))?;
-    pki::write_pair(base, &pair)?;
-    run.leave(&format!("certs/{shown}"))?;
-    Ok(pair)
-}
-
-fn leaf(base: &Path, shown: &str, ca: &Pair, leaf: &Leaf<'_>) -> Result<(), Failure> {
-    if base.with_file_name(format!("{}.crt", base.file_name().unwrap_or_default().display())).exists() {
-        println!("[certs] Using existing {shown} certificate and key on disk");
-        return Ok(());
-    }
-    println!("[certs] Generating \"{shown}\" certificate and key");
-    Ok(pki::write_pair(base, &pki::make_leaf(ca, leaf)?)?)
-}
-
-fn apiserver_sans(input: &InitInput) -> Vec<String> {
-    let host = endpoint(input);
-    let host = host.rsplit_once(':').map_or(host.as_str(), |(host, _)| host);
-    let domain = &input.cluster.networking.dns_domain;
-    let mut sans: Vec<String> =
-        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "10.96.0.1", "127.0.0.1"]
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-    sans.push(format!("kubernetes.default.svc.{domain}"));
-    sans.push(input.init.node_registration.name.clone());
-    sans.push(input.init.local_api_endpoint.advertise_address.clone());
-    sans.push(host.trim_start_matches('[').trim_end_matches(']').to_owned());
-    sans.extend(input.cluster.api_server.cert_sans.iter().flatten().cloned());
-    sans.sort();
-    sans.dedup();
-    sans
-}
-
-fn certificates(run: &Run, input: &InitInput) -> Result<(), Failure> {
-    let folder = pki_folder(run, input);
-    println!("[certs] Using certificateDir folder {:?}", input.cluster.certificates_dir);
-    let ca_life = life(input.cluster.ca_certificate_validity_period.as_ref(), CA_LIFE);
-    let life = life(input.cluster.certificate_validity_period.as_ref(), LEAF_LIFE);
-    let none: &[String] = &[];
-    let masters = &["kubeadm:cluster-admins".to_owned()][..];
-    let node = &input.init.node_registration.name;
-    let sans = apiserver_sans(input);
-    let etcd_sans = [
-        node.clone(),
-        "localhost".to_owned(),
-        "127.0.0.1".to_owned(),
-        input.init.local_api_endpoint.advertise_address.clone(),
-    ];
-
-    let root = ca(run, &folder.join("ca"), "kubernetes", "ca", ca_life)?;
-    let make = |name: &str, signer: &Pair, user: &str, groups: &[String], sans: &[String], usage: Usage| {
-        leaf(&folder.join(name), name, signer, &Leaf { name: user, groups, sans, usage, life })
-    };
-    make("apiserver", &root, "kube-apiserver", none, &sans, Usage::Server)?;
-    make("apiserver-kubelet-client", &root, "kube-apiserver-kubelet-client", masters, none, Usage::Client)?;
-    let front = ca(run, &folder.join("front-proxy-ca"), "front-proxy-ca", "front-proxy-ca", ca_life)?;
-    make("front-proxy-client", &front, "front-proxy-client", none, none, Usage::Client)?;
-    if input.cluster.etcd.external.is_none() {
-        let etcd = ca(run, &folder.join("etcd/ca"), "etcd-ca", "etcd/ca", ca_life)?;
-        make("etcd/server", &etcd, node, none, &etcd_sans, Usage::Both)?;
-        make("etcd/peer", &etcd, node, none, &etcd_sans, Usage::Both)?;
-        make("etcd/healthcheck-client", &etcd, "kube-etcd-healthcheck-client", none, none, Usage::Client)?;
-        make("apiserver-etcd-client", &etcd, "kube-apiserver-etcd-client", none, none, Usage::Client)?;
-    }
-    if folder.join("sa.key").exists() {
-        println!("[certs] Using the existing \"sa\" key");
-    } else {
-        println!("[certs] Generating \"sa\" key and public key");
-        let (private, public) = pki::make_service_account_key()?;
-        files::write(&folder.join("sa.key"), private.as_bytes(), 0o600)?;
-        files::write(&folder.join("sa.pub"), public.as_bytes(), 0o600)?;
-    }
-    Ok(())
-}
-
-fn kubeconfigs(run: &Run, input: &InitInput) -> Result<(), Failure> {
-    println!("[kubeconfig] Using kubeconfig folder \"/etc/kubernetes\"");
+/// Writes these kubeconfigs, unless they are there with the right CA.
+///
+/// # Errors
+/// When one is there with another CA.
+pub(super) fn kubeconfigs(run: &Run, input: &InitInput, files: &[&str]) -> Result<(), Failure> {
     let root = pki::read_pair(&pki_folder(run, input).join("ca"))?;
     let (outer, local) = (format!("https://{}", endpoint(input)), format!("https://{}", local_endpoint(input)));
     let node = format!("system:node:{}", input.init.node_registration.name);
@@ -167,8 +85,11 @@ fn kubeconfigs(run: &Run, input: &InitInput) -> Result<(), Failure> {
         ("controller-manager.conf", "system:kube-controller-manager", Vec::new(), &local),
         ("scheduler.conf", "system:kube-scheduler", Vec::new(), &local),
     ];
-    let life = life(input.cluster.certificate_validity_period.as_ref(), LEAF_LIFE);
+    let life = certs::leaf_life(input);
     for (file, name, groups, server) in wanted {
+        if !files.contains(&file.trim_end_matches(".conf")) {
+            continue;
+        }
         let path = run.path("/etc/kubernetes").join(file);
         if path.exists() {
             let existing = Kubeconfig::read(&path)?;
@@ -189,35 +110,13 @@ fn kubeconfigs(run: &Run, input: &InitInput) -> Result<(), Failure> {
     Ok(())
 }
 
-fn manifest(run: &Run, component: &str, image: &str) -> Result<(), Failure> {
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": component, "namespace": "kube-system", "labels": {"component": component, "tier": "control-plane"}},
-        "spec": {"hostNetwork": true, "containers": [{"name": component, "image": image, "command": [component]}]},
-    });
-    let text = files::yaml(&pod).map_err(Failure::from)?;
-    files::make_folder(&run.path("/etc/kubernetes/manifests"), 0o700)?;
-    Ok(files::write(&run.path(&format!("/etc/kubernetes/manifests/{component}.yaml")), text.as_bytes(), 0o600)?)
-}
-
 fn etcd(run: &Run, input: &InitInput) -> Result<(), Failure> {
     if input.cluster.etcd.external.is_some() {
         println!("[etcd] External etcd mode. Skipping the creation of a manifest for local etcd");
         return Ok(());
     }
     println!("[etcd] Creating static Pod manifest for local etcd in \"/etc/kubernetes/manifests\"");
-    files::make_folder(&etcd_folder(run, input), 0o700)?;
-    manifest(run, "etcd", &format!("{}/etcd:3.6.6-0", input.cluster.image_repository))
-}
-
-fn control_plane(run: &Run, input: &InitInput) -> Result<(), Failure> {
-    println!("[control-plane] Using manifest folder \"/etc/kubernetes/manifests\"");
-    for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
-        println!("[control-plane] Creating static Pod manifest for {component:?}");
-        let image = format!("{}/{component}:{}", input.cluster.image_repository, input.cluster.kubernetes_version);
-        manifest(run, component, &image)?;
-    }
-    Ok(())
+    manifests::etcd(run, input, &[])
 }
 
 fn show_join_command(run: &Run, input: &InitInput, hide: bool) -> Result<(), Failure> {

@@ -13,9 +13,12 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 
 /// kubeadm `ControlPlaneComponentHealthCheckTimeout`.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(240);
+pub(super) const HEALTH_TIMEOUT: Duration = Duration::from_secs(240);
+/// kubeadm `KubernetesAPICallTimeout`.
+pub(super) const API_CALL: Duration = Duration::from_secs(60);
 const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 
@@ -46,7 +49,9 @@ pub fn start_server(run: &Run) -> std::io::Result<()> {
 /// When the API server does not answer, or refuses.
 pub fn main(run: &Run, input: &InitInput) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let api = Api { runtime, admin: Kubeconfig::read(&run.path("/etc/kubernetes/super-admin.conf"))? };
+    let given = input.init.timeouts.as_ref().and_then(|t| t.kubernetes_api_call.as_deref());
+    let patience = run.timeout(given, API_CALL);
+    let api = Api { runtime, admin: Kubeconfig::read(&run.path("/etc/kubernetes/super-admin.conf"))?, patience };
     run.phase("wait-control-plane", || wait(run, input, &api))?;
     run.phase("upload-config", || upload_config(input, &api))?;
     println!("[upload-certs] Skipping phase. Please see --upload-certs");
@@ -57,15 +62,17 @@ pub fn main(run: &Run, input: &InitInput) -> Result<(), Failure> {
 }
 
 struct Api {
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
     admin: Kubeconfig,
+    patience: Duration,
 }
 
 impl Api {
     fn call(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<Answer, Failure> {
         let credentials = self.admin.credentials(std::path::Path::new("/"))?;
         let body = body.map(|(content_type, value)| (content_type, value.to_string().into_bytes()));
-        Ok(self.runtime.block_on(client::call(self.admin.endpoint(), &credentials, method, path, body))?)
+        let (endpoint, limit) = (self.admin.endpoint(), self.patience);
+        Ok(self.runtime.block_on(client::patiently(endpoint, &credentials, method, path, body, limit))?)
     }
 
     /// `apiclient.CreateOrUpdate`.
@@ -83,17 +90,24 @@ impl Api {
 fn wait(run: &Run, input: &InitInput, api: &Api) -> Result<(), Failure> {
     println!("[wait-control-plane] Waiting for the kubelet to boot up the control plane as static Pods");
     let given = input.init.timeouts.as_ref().and_then(|t| t.control_plane_component_health_check.as_deref());
-    let (timeout, began) = (run.timeout(given, HEALTH_TIMEOUT), Instant::now());
-    let local = local_endpoint(input);
-    let credentials = Credentials { ca: Some(api.admin.ca.clone()), ..Credentials::default() };
+    local_health(&api.runtime, &local_endpoint(input), &api.admin.ca, run.timeout(given, HEALTH_TIMEOUT))
+}
+
+/// Waits until the API server at `local` is alive.
+///
+/// # Errors
+/// When it is not within `limit`.
+pub(super) fn local_health(runtime: &Runtime, local: &str, ca: &str, limit: Duration) -> Result<(), Failure> {
+    let began = Instant::now();
+    let credentials = Credentials { ca: Some(ca.to_owned()), ..Credentials::default() };
     loop {
-        let answer = api.runtime.block_on(client::call(&local, &credentials, "GET", "/livez", None));
+        let answer = runtime.block_on(client::call(local, &credentials, "GET", "/livez", None));
         let last = match answer {
             Ok(answer) if answer.status == 200 => break,
             Ok(answer) => format!("status {}", answer.status),
             Err(error) => error.to_string(),
         };
-        if began.elapsed() >= timeout {
+        if began.elapsed() >= limit {
             return Err(Failure::new(format!(
                 "failed while waiting for the control plane to start: kube-apiserver check failed at \
                  https://{local}/livez: {last}"
@@ -124,16 +138,20 @@ fn mark_control_plane(run: &Run, input: &InitInput, api: &Api) -> Result<(), Fai
     let credentials = Kubeconfig::read(&run.path("/etc/kubernetes/kubelet.conf"))?;
     api.runtime.block_on(kubelet::register(run, node, &credentials, &input.cluster.kubernetes_version, false))?;
     let taints: Vec<Value> = node.taints.iter().flatten().map(taint).collect();
-    let patch = json!({
+    let path = format!("/api/v1/nodes/{}", node.name);
+    let answer = api.call("PATCH", &path, Some(("application/merge-patch+json", &marks(&taints))))?;
+    if answer.status == 200 { Ok(()) } else { Err(Failure::new(answer.message())) }
+}
+
+/// The patch that makes a Node a control plane's.
+pub(super) fn marks(taints: &[Value]) -> Value {
+    json!({
         "metadata": {"labels": {
             "node-role.kubernetes.io/control-plane": "",
             "node.kubernetes.io/exclude-from-external-load-balancers": "",
         }},
         "spec": {"taints": if taints.is_empty() { Value::Null } else { json!(taints) }},
-    });
-    let path = format!("/api/v1/nodes/{}", node.name);
-    let answer = api.call("PATCH", &path, Some(("application/merge-patch+json", &patch)))?;
-    if answer.status == 200 { Ok(()) } else { Err(Failure::new(answer.message())) }
+    })
 }
 
 /// A taint as JSON.

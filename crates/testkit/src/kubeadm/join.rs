@@ -1,8 +1,11 @@
-//! `kubeadm join` of a worker: discovery as in `discovery/token/token.go`, then kubelet-start and TLS bootstrap.
+//! `kubeadm join`: discovery as in `discovery/token/token.go`, then kubelet-start and TLS bootstrap; what a
+//! control plane does in between is in [`super::join_control_plane`].
 
 use super::config::load_join;
 use super::documents::{BootstrapTokenDiscovery, JoinConfiguration};
+use super::etcd_client::Limits;
 use super::flags::Flags;
+use super::join_control_plane::{self, ControlPlane, PHASES};
 use super::kubeconfig::{Kubeconfig, User};
 use super::{Failure, Run, kubelet, preflight, token};
 use crate::client::{self, Credentials};
@@ -15,15 +18,13 @@ use std::time::{Duration, Instant};
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 const BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 
-/// `kubeadm join --config F`.
+/// `kubeadm join --config F [--skip-phases ...]`.
 ///
 /// # Errors
 /// Whatever the real one fails with, and what the script asks for.
 pub fn main(run: &Run, flags: &Flags) -> Result<(), Failure> {
     let join = load_join(&run.config_path(flags)?)?;
-    if join.control_plane.is_some() {
-        return Err(Failure::new("the stand-in does not join control planes"));
-    }
+    run.refuse_unknown_phases(&PHASES)?;
     let Some(discovery) = join.discovery.bootstrap_token.clone() else {
         return Err(Failure::new("the stand-in does not discover by file"));
     };
@@ -38,14 +39,39 @@ pub fn main(run: &Run, flags: &Flags) -> Result<(), Failure> {
         Failure { message: why, ..failure }.in_phase("preflight")
     })?;
     run.leave("discovery")?;
-    let config = runtime.block_on(fetch_configuration(&join, &cluster)).map_err(|f| f.in_phase("preflight"))?;
-    run.phase("kubelet-start", || runtime.block_on(kubelet_start(run, &join, &cluster, &config)))?;
+    let config = runtime.block_on(fetch_configuration(run, &join, &cluster)).map_err(|f| f.in_phase("preflight"))?;
+    let own = join.control_plane.as_ref();
+    let own =
+        own.map(|own| ControlPlane::new(run, &join, own, &runtime, &config.cluster, &config.kubelet)).transpose()?;
+    if let Some(own) = &own {
+        if !run.skips("preflight") {
+            own.preflight().map_err(|failure| failure.in_phase("preflight"))?;
+        }
+        run.phases("control-plane-prepare", || own.prepare())?;
+        run.phase("check-etcd", || own.check_etcd())?;
+    }
+    let local = own.as_ref().map(ControlPlane::local_endpoint);
+    let kubelet = Cluster {
+        server: local.map_or_else(|| cluster.server.clone(), |at| format!("https://{at}")),
+        ca: cluster.ca.clone(),
+    };
+    run.phase("kubelet-start", || runtime.block_on(kubelet_start(run, &join, &cluster, &kubelet, &config)))?;
+    if let Some(own) = &own {
+        run.phase("etcd-join", || own.join_etcd())?;
+    }
     run.phase("kubelet-wait-bootstrap", || {
-        let done = runtime.block_on(wait_bootstrap(run, &join, &cluster));
+        let waited = own.as_ref().map_or(Ok(()), ControlPlane::wait_local);
+        let done = waited.and_then(|()| runtime.block_on(wait_bootstrap(run, &join, &kubelet)));
         // The real phase removes it whatever happens (`runKubeletWaitBootstrapPhase`).
         let _ = std::fs::remove_file(run.path(BOOTSTRAP));
         done
     })?;
+    if let Some(own) = &own {
+        run.phases("control-plane-join", || run.phase("control-plane-join/mark-control-plane", || own.mark()))?;
+        run.phase("wait-control-plane", || own.wait())?;
+        join_control_plane::print_done();
+        return Ok(());
+    }
     println!(
         "\nThis node has joined the cluster:\n* Certificate signing request was sent to apiserver and a response was \
          received.\n* The Kubelet was informed of the new secure connection details.\n\nRun 'kubectl get nodes' on the \
@@ -171,13 +197,23 @@ fn pins(discovery: &BootstrapTokenDiscovery) -> Result<Vec<String>, Failure> {
     Ok(pins)
 }
 
-/// The cluster's configuration, read with the token: its version and the kubelet's configuration.
-async fn fetch_configuration(join: &JoinConfiguration, cluster: &Cluster) -> Result<(String, Value), Failure> {
+/// What the cluster says of itself.
+struct Configuration {
+    /// `ClusterConfiguration`
+    cluster: Value,
+    /// `KubeletConfiguration`
+    kubelet: Value,
+}
+
+/// The cluster's configuration, read with the token.
+async fn fetch_configuration(run: &Run, join: &JoinConfiguration, cluster: &Cluster) -> Result<Configuration, Failure> {
     println!("[preflight] Reading configuration from the \"kubeadm-config\" ConfigMap in namespace \"kube-system\"...");
     let mut parsed = Vec::new();
     for (map, key) in [("kubeadm-config", "ClusterConfiguration"), ("kubelet-config", "kubelet")] {
         let path = format!("/api/v1/namespaces/kube-system/configmaps/{map}");
-        let answer = client::call(cluster.endpoint(), &cluster.with_token(join), "GET", &path, None).await?;
+        let limit = Limits::of(run, join.timeouts.as_ref()).api;
+        let shown = cluster.with_token(join);
+        let answer = client::patiently(cluster.endpoint(), &shown, "GET", &path, None, limit).await?;
         if answer.status != 200 {
             let why =
                 format!("unable to fetch the kubeadm-config ConfigMap: failed to get config map: {}", answer.message());
@@ -187,19 +223,19 @@ async fn fetch_configuration(join: &JoinConfiguration, cluster: &Cluster) -> Res
         parsed.push(serde_saphyr::from_str::<Value>(text).map_err(|e| Failure::new(e.to_string()))?);
     }
     let kubelet = parsed.pop().unwrap_or_default();
-    let version = parsed.pop().and_then(|c| c["kubernetesVersion"].as_str().map(ToOwned::to_owned)).unwrap_or_default();
-    Ok((version, kubelet))
+    Ok(Configuration { cluster: parsed.pop().unwrap_or_default(), kubelet })
 }
 
 async fn kubelet_start(
     run: &Run,
     join: &JoinConfiguration,
     cluster: &Cluster,
-    (version, config): &(String, Value),
+    kubelet: &Cluster,
+    config: &Configuration,
 ) -> Result<(), Failure> {
     let node = &join.node_registration;
     Kubeconfig {
-        server: cluster.server.clone(),
+        server: kubelet.server.clone(),
         ca: cluster.ca.clone(),
         cluster: "kubernetes".to_owned(),
         name: "tls-bootstrap-token-user".to_owned(),
@@ -223,11 +259,13 @@ async fn kubelet_start(
             node.name
         )));
     }
-    kubelet::write_files(run, node, config, true)?;
+    // A control plane gets its taints with its mark.
+    kubelet::write_files(run, node, &config.kubelet, join.control_plane.is_none())?;
     println!("[kubelet-start] Starting the kubelet");
     if kubelet::is_a_service(&run.root) {
         kubelet::service("restart")?;
     }
+    let version = config.cluster["kubernetesVersion"].as_str().unwrap_or_default();
     if run.script.check_kubelet_version && !kubelet::skew_allowed(&run.script.kubelet_version, version) {
         // The real kubelet may well start; a cluster outside of the skew policy is what a test wants to notice.
         eprintln!(
@@ -256,6 +294,6 @@ async fn wait_bootstrap(run: &Run, join: &JoinConfiguration, cluster: &Cluster) 
     };
     config.write(&run.path("/etc/kubernetes/kubelet.conf"))?;
     run.enter("kubelet-register")?;
-    kubelet::register(run, node, &config, &run.script.kubelet_version, true).await?;
+    kubelet::register(run, node, &config, &run.script.kubelet_version, join.control_plane.is_none()).await?;
     run.leave("kubelet-register")
 }

@@ -124,6 +124,17 @@ impl Kubeconfig {
         self.server.trim_start_matches("https://")
     }
 
+    /// The node whose kubelet's kubeconfig this is, from its certificate.
+    ///
+    /// # Errors
+    /// When there is no certificate, or it is not a kubelet's.
+    pub fn node_name(&self, root: &Path) -> io::Result<String> {
+        let pair = self.credentials(root)?.identity.ok_or_else(|| io::Error::other("no client certificate"))?;
+        let (name, _) = crate::pki::pem_subject(&pair.certificate)?;
+        let node = name.strip_prefix("system:node:").map(ToOwned::to_owned);
+        node.ok_or_else(|| io::Error::other(format!("{name} is no node")))
+    }
+
     /// What a client shows with it; files it refers to are below `root`, as for a kubelet that runs in it.
     ///
     /// # Errors

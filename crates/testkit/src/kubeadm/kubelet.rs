@@ -129,7 +129,9 @@ fn serve(root: &Path) -> Result<(), String> {
     let mut server: Option<Child> = None;
     loop {
         let ended = server.as_mut().is_none_or(|server| matches!(server.try_wait(), Ok(Some(_)) | Err(_)));
-        match (manifest.exists(), &mut server) {
+        // An API server that finds no etcd ends again and again: a joining machine's member comes late.
+        let is_whole = manifest.exists() && files::under(root, crate::etcd::MANIFEST).exists();
+        match (is_whole, &mut server) {
             (true, _) if ended => {
                 let mut command = Command::new("kubeadm");
                 command.args(["standin-apiserver", "--rootfs"]).arg(root);
@@ -267,14 +269,14 @@ pub async fn bootstrap(endpoint: &str, token: &Credentials, node: &str, timeout:
         },
     });
     let json = Some(("application/json", csr.to_string().into_bytes()));
-    let created = client::call(endpoint, token, "POST", CSRS, json).await?;
+    let created = client::patiently(endpoint, token, "POST", CSRS, json, timeout).await?;
     if created.status != 201 {
         return Err(Failure::new(format!("cannot create certificate signing request: {}", created.message())));
     }
     let path = format!("{CSRS}/{}", csr["metadata"]["name"].as_str().unwrap_or_default());
     let began = Instant::now();
     loop {
-        let answer = client::call(endpoint, token, "GET", &path, None).await?;
+        let answer = client::patiently(endpoint, token, "GET", &path, None, timeout).await?;
         if let Some(certificate) = answer.body["status"]["certificate"].as_str() {
             let pem = STANDARD.decode(certificate).ok().and_then(|bytes| String::from_utf8(bytes).ok());
             let certificate = pem.ok_or_else(|| Failure::new("the API server sent no PEM certificate"))?;

@@ -1,17 +1,22 @@
 //! The kubeadm stand-in: the same commands, documents, checks, files, texts and exit codes as kubeadm 1.36, without
 //! containers. `--rootfs` is a prefix here and not a chroot, so that it works without root.
 
+mod certs;
 mod component;
 mod component_fields;
 mod config;
 pub mod documents;
+mod etcd_client;
 mod flags;
 mod init;
 mod init_api;
 mod join;
+mod join_control_plane;
 mod kubeconfig;
 mod kubelet;
+mod manifests;
 mod preflight;
+mod renew;
 mod reset;
 mod run;
 mod token;
@@ -80,6 +85,7 @@ fn dispatch(arguments: &[String]) -> Result<(), Failure> {
         "standin-apiserver" => Ok(apiserver::main(&root, parsed.is_set("detach"))?),
         "init" => logged(Run::new("init", root, script, &parsed)?, arguments, |run| init::main(run, &parsed)),
         "join" => logged(Run::new("join", root, script, &parsed)?, arguments, |run| join::main(run, &parsed)),
+        "certs renew all" => logged(Run::new("certs", root, script, &parsed)?, arguments, renew::main),
         "reset" => logged(Run::new("reset", root, script, &parsed)?, arguments, |run| reset::main(run, &parsed)),
         other => Err(Failure::new(format!("unknown command {other:?} for \"kubeadm\""))),
     }

@@ -3,6 +3,7 @@
 use super::config::load_reset;
 use super::documents::ResetConfiguration;
 use super::flags::Flags;
+use super::join_control_plane::leave_etcd;
 use super::{Failure, Run, kubelet};
 use crate::{apiserver, files};
 
@@ -17,6 +18,14 @@ pub fn main(run: &Run, flags: &Flags) -> Result<(), Failure> {
     };
     run.phase("preflight", || if flags.is_set("force") || config.force { Ok(()) } else { confirm() })?;
     run.phase("remove-etcd-member", || {
+        println!("[reset] Reading configuration from the \"kubeadm-config\" ConfigMap in namespace \"kube-system\"...");
+        if run.path(crate::etcd::MANIFEST).exists()
+            && let Err(why) = leave_etcd(run)
+        {
+            eprintln!(
+                "W [reset] Failed to remove etcd member: {why}, please manually remove this etcd member using etcdctl"
+            );
+        }
         // As the real one: `/var/lib/etcd` is emptied even when there is no etcd manifest.
         println!("[reset] Deleted contents of the etcd data directory: /var/lib/etcd");
         if kubelet::is_a_service(&run.root) {

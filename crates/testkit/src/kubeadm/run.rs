@@ -76,12 +76,39 @@ impl Run {
     /// # Errors
     /// The phase's own, with its name, or a fault's.
     pub fn phase(&self, name: &str, work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-        if self.skip.iter().any(|skipped| skipped == name) {
+        if self.skips(name) {
             return Ok(());
         }
         self.enter(name)?;
         work().map_err(|failure| failure.in_phase(name))?;
         self.leave(name)
+    }
+
+    /// Does the parts of a phase; each of them takes its own time and faults.
+    ///
+    /// # Errors
+    /// A part's, with its name.
+    pub fn phases(&self, name: &str, work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        if self.skips(name) {
+            return Ok(());
+        }
+        self.enter(name)?;
+        work()?;
+        self.leave(name)
+    }
+
+    /// Whether `--skip-phases` names it.
+    pub fn skips(&self, name: &str) -> bool {
+        self.skip.iter().any(|skipped| skipped == name)
+    }
+
+    /// What the workflow runner says of names in `--skip-phases` that are no phases.
+    ///
+    /// # Errors
+    /// For the first one.
+    pub fn refuse_unknown_phases(&self, known: &[&str]) -> Result<(), Failure> {
+        let unknown = self.skip.iter().find(|name| !known.contains(&name.as_str()));
+        unknown.map_or(Ok(()), |name| Err(Failure::new(format!("invalid phase name: {name}"))))
     }
 
     /// The beginning of a phase.

@@ -76,7 +76,7 @@ fn join_refuses_documents_that_are_not_kubeadms() {
         ("discovery: 500ms", "discovery: soon", "time: invalid duration \"soon\""),
         ("kind: JoinConfiguration", "kind: ClusterConfiguration", "unknown field"),
         ("timeouts:", "caCertPath: ca.crt\ntimeouts:", "the ca certificate path must be an absolute path"),
-        ("timeouts:", "controlPlane: {}\ntimeouts:", "does not join control planes"),
+        ("timeouts:", "controlPlane: {localAPIEndpoint: {advertiseAddress: m1}}\ntimeouts:", "ip address is not valid"),
     ] {
         assert!(good.contains(from), "{from:?} is not in the documents");
         let output = machine.join(&good.replacen(from, to, 1));

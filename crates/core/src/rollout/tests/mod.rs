@@ -426,7 +426,7 @@ fn rivals_that_both_think_to_be_the_arbiter_grant_no_more_than_one() {
                 .state
                 .borrow_mut()
                 .objects
-                .remove("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kubestrap-arbiter");
+                .remove("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kubestrap-leader");
             schedule = schedule.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             interleave(schedule, one.tick(), two.tick());
             others(&world);
@@ -445,7 +445,7 @@ fn a_new_arbiter_goes_on_in_the_middle() {
     }
     let holder = |world: &World| {
         let state = world.state.borrow();
-        let lease = &state.objects["/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kubestrap-arbiter"];
+        let lease = &state.objects["/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kubestrap-leader"];
         lease.pointer("/spec/holderIdentity").and_then(Value::as_str).expect("a holder").to_owned()
     };
     assert!(holder(&world).starts_with("m1_"));

@@ -58,13 +58,13 @@ fn info(instance_id: &str, state: &str) -> InstanceInfo {
 #[test]
 fn only_an_ec2_neighbour_is_asked_about() {
     let own = machine(Some(ec2("i-own")));
-    let asked = |holder: &Holder, own: &Identity| match question(Some(holder), own) {
+    let asked = |holder: &Holder, own: &Identity| match question(Some(holder), own, OPERATOR) {
         Question::Ask { holder, own } => Ok((holder.instance_id.clone(), own.instance_id.clone())),
         Question::Unlocked => Err("unlocked".to_owned()),
         Question::Pointless(why) => Err(why),
     };
     assert_eq!(asked(&held_by(Some(ec2("i-a"))), &own), Ok(("i-a".into(), "i-own".into())));
-    assert_eq!(question(None, &own), Question::Unlocked);
+    assert_eq!(question(None, &own, OPERATOR), Question::Unlocked);
     let elsewhere = [
         Ec2 { account: "210987654321".into(), ..ec2("i-a") },
         Ec2 { region: "eu-west-2".into(), ..ec2("i-a") },
@@ -290,6 +290,40 @@ fn a_watch_remembers_its_looks() {
     let mut gone_at = None;
     for minute in 0..30 {
         if let Some(Ok(Judgement::Gone(_))) = run(watch.look(&alone, &held)) {
+            gone_at = gone_at.or(Some(minute));
+        }
+        lab.time.pass(MINUTE);
+    }
+    assert_eq!(gone_at, Some(12));
+}
+
+#[test]
+fn machines_are_judged_like_holders_each_by_its_own_looks() {
+    let lab = Lab::new();
+    let holder = held_by(Some(ec2("i-a")));
+    let record = MachineWatch::record_of(&holder.identity);
+    assert_eq!(record, MachineWatch::record_of(&holder.identity));
+    let look = |watch: &MachineWatch, node: &Node, holder: &Holder, age| {
+        run(watch.look(node, holder, record, age)).expect("alive").map(|proof| proof.map(|gone| gone.why().to_owned()))
+    };
+    let watch = MachineWatch::new();
+    let terminated = node(&lab, Ok(vec![info("i-own", "running"), info("i-a", "terminated")]));
+    assert!(look(&watch, &terminated, &holder, None).expect("answered").is_ok_and(|why| why.contains("terminated")));
+    for state in ["running", "stopped", "shutting-down"] {
+        let other = node(&lab, Ok(vec![info("i-own", "running"), info("i-a", state)]));
+        let why = look(&watch, &other, &holder, OLD).expect("answered").expect_err(state);
+        assert!(why.contains(state) && why.contains("kubestrap member remove"), "{why}");
+        let why = look(&MachineWatch::of_lock(), &other, &holder, OLD).expect("answered").expect_err(state);
+        assert!(why.contains("unlock join"), "{why}");
+    }
+    let blind = node(&lab, Ok(vec![info("i-a", "terminated")]));
+    assert!(look(&watch, &blind, &holder, OLD).expect("answered").is_err(), "it does not show the asker");
+    assert!(look(&watch, &terminated, &held_by(None), OLD).expect("answered").is_err(), "bare metal");
+    assert!(look(&watch, &node(&lab, refused()), &holder, OLD).is_err(), "EC2's failures are passed on");
+    let forgotten = node(&lab, Ok(vec![info("i-own", "running")]));
+    let (watch, mut gone_at) = (MachineWatch::new(), None);
+    for minute in 0..20 {
+        if look(&watch, &forgotten, &holder, OLD).expect("answered").is_ok() {
             gone_at = gone_at.or(Some(minute));
         }
         lab.time.pass(MINUTE);

@@ -1,6 +1,7 @@
 //! The protocol against the fake store, under every fault at every call.
 
 mod bundle;
+mod lock;
 mod register;
 mod reports;
 mod retire;

@@ -256,6 +256,7 @@ fn made(committed: bool) -> Attempt {
         committed: committed.then(|| ca(1)),
         joined: None,
         resetting: false,
+        left: false,
         completed: false,
         addons: None,
     }

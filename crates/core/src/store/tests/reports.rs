@@ -24,6 +24,8 @@ pub(super) fn report(name: &str, uid: Option<u128>) -> Report {
         certificates_expire_at: None,
         drift: None,
         end: None,
+        members: None,
+        leads: false,
         log_tail: Vec::new(),
         started_at: Timestamp::UNIX_EPOCH,
         reported_at: Timestamp::UNIX_EPOCH,
