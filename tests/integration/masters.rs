@@ -1,6 +1,6 @@
 //! One cluster, one master, one CA: however many machines are configured as masters.
 
-mod group;
+pub mod group;
 
 use self::group::{Group, QUICK};
 use crate::process::PATIENCE;

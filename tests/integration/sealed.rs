@@ -3,6 +3,7 @@
 
 use crate::ecr_agent::{command, refusal};
 use crate::http;
+use crate::masters::group::Group;
 use crate::peer::{Peer, Reply};
 use crate::process::{Agent, Finished, PATIENCE, finish};
 use crate::world::{Machine, World};
@@ -149,30 +150,30 @@ fn sealed_keys_that_were_changed_or_do_not_open_stop_a_master_before_init() {
 
 #[test]
 fn an_older_cluster_is_sealed_and_sealed_anew_with_another_key() {
-    let world = World::new();
-    let machine = world.master("m1");
-    machine.configure(QUICK);
+    // The leader asks the API server on its own machine, at the node's address.
+    let group = Group::new();
+    let (world, machine) = (&group.world, group.with(1, "m1", 1, ""));
     machine.run(&["run", "--once"]).expect(0);
     machine.run(&["pki", "status"]).expect(21).says(&["there is no pki/bundle"]);
     machine.write(PASSPHRASE, "correct horse battery staple\n");
     machine.set_mode(PASSPHRASE, 0o600);
-    machine.configure(&format!("pki: {{ passphrase_file: {PASSPHRASE} }}\n{QUICK}"));
+    machine.configure(&format!("pki: {{ passphrase_file: {PASSPHRASE} }}\n"));
     let mut agent = machine.start(&["run"]);
     agent.until("the keys are sealed", || world.object(BUNDLE).is_some());
     agent.terminate();
     agent.finished(PATIENCE).expect(0);
-    let (register, before) = (world.register(), bundle(&world));
+    let (register, before) = (world.register(), bundle(world));
     assert_eq!((&before["ca_sha256"], &before["key"]["rounds"]), (&register["ca_sha256"], &json!(600_000)));
     machine.run(&["pki", "status"]).expect(0).says(&["a passphrase (600000 rounds)"]);
 
     key_file(&machine, 3);
-    machine.configure(&format!("pki: {{ key_file: {KEY} }}\n{QUICK}"));
+    machine.configure(&format!("pki: {{ key_file: {KEY} }}\n"));
     machine.run(&["pki", "status"]).expect(21).says(&["sealed with a passphrase", "pki rewrap"]);
     machine.run(&["pki", "rewrap"]).expect(2).says(&["the key file", "--yes prod"]);
     machine.run(&["pki", "rewrap", "--yes", "other"]).expect(2);
-    assert_eq!(bundle(&world), before);
+    assert_eq!(bundle(world), before);
     machine.run(&["pki", "rewrap", "--yes", "prod"]).expect(0).says(&["Sealed anew"]);
-    let after = bundle(&world);
+    let after = bundle(world);
     assert_eq!((&after["ca_sha256"], &after["sequence"]), (&before["ca_sha256"], &json!(2)));
     machine.run(&["pki", "status"]).expect(0).says(&["version 2 with a key file"]);
     tells_no_key(&machine, &after.to_string());
