@@ -32,6 +32,7 @@ mod kill_points;
 mod masters;
 mod pages;
 mod s3;
+mod sealed;
 mod secrets;
 mod secrets_cloud;
 mod secrets_memory;

@@ -54,13 +54,15 @@ mod tests {
         assert!(hour.worker.keys().all(|name| is_remote(name)), "{hour:?}");
     }
 
-    /// Counts, not times: the same on every machine.
+    /// Counts, not times: the same on every machine. The master lists the Nodes every two minutes, to see that the machine
+    /// of one is gone. (Where there may be several masters its agent also renews or looks at a Lease every five seconds, at
+    /// its own API server.)
     #[test]
     fn idle_nodes_stay_within_their_hourly_requests() {
         for seed in 0..20 {
             let hour = idle_hour(seed).expect("no violation");
             let (worker, master): (u64, u64) = (hour.worker.values().sum(), hour.master.values().sum());
-            assert!(worker <= 20 && master <= 120, "seed {seed}: worker {worker}, master {master}: {hour:?}");
+            assert!(worker <= 20 && master <= 155, "seed {seed}: worker {worker}, master {master}: {hour:?}");
         }
     }
 }

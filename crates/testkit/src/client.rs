@@ -8,12 +8,14 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// One request may take this long.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long to wait before the next one.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Who asks.
 #[derive(Clone, Default)]
@@ -58,6 +60,32 @@ pub async fn call(
         Ok(answer) => answer,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{method} https://{endpoint}{path}: timed out"))),
     }
+}
+
+/// The same, again and again while nobody answers, as kubeadm and the kubelet do.
+///
+/// # Errors
+/// The last one, when nobody has answered within `limit`.
+pub async fn patiently(
+    endpoint: &str,
+    credentials: &Credentials,
+    method: &str,
+    path: &str,
+    body: Option<(&str, Vec<u8>)>,
+    limit: Duration,
+) -> io::Result<Answer> {
+    let began = Instant::now();
+    loop {
+        match call(endpoint, credentials, method, path, body.clone()).await {
+            Err(error) if is_passing(&error) && began.elapsed() < limit => tokio::time::sleep(RETRY).await,
+            other => return other,
+        }
+    }
+}
+
+/// Whether trying again may help: a certificate that is not trusted stays so.
+fn is_passing(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::InvalidData
 }
 
 async fn call_slowly(

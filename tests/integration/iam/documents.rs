@@ -15,8 +15,10 @@ const DOCUMENTS: &[&str] = &[
     "optional/doctor",
     "optional/drift",
     "optional/replace",
+    "optional/archive",
     "optional/ecr-public",
     "optional/kms",
+    "optional/pki",
 ];
 /// What one node's own report ends with: the variable is the whole ARN of the instance that asks.
 const OWN_REPORT: &str = "/PREFIX/CLUSTER/nodes/${ec2:SourceInstanceARN}/report.json";
@@ -225,7 +227,12 @@ fn nobody_but_the_operator_deletes_and_nobody_deletes_what_was_retired() {
         for action in &statement.actions {
             assert!(!action.contains("Terminate") || name == "optional/replace", "{name}: {action}");
             assert!(!action.contains("PutBucket"), "{name}: {action}");
-            assert!(!action.contains("Delete") || name == "operator", "{name}: {action}");
+            // A master may be allowed to archive what a machine reported that is gone.
+            let may = name == "operator"
+                || (name == "optional/archive" && statement.resources == [format!("{CLUSTER}nodes/*")])
+                // And one that joins gives its lock back.
+                || (name == "optional/pki" && statement.resources == [format!("{CLUSTER}join/control-plane.lock")]);
+            assert!(!action.contains("Delete") || may, "{name}: {action}");
             if action.contains("Delete") {
                 let kept = ["retired", "selftest"].map(|part| format!("{CLUSTER}{part}"));
                 let reaches =
@@ -265,6 +272,25 @@ fn the_key_of_the_store_is_used_through_s3_alone() {
         statements[0].condition,
         serde_json::json!({ "StringEquals": { "kms:ViaService": "s3.REGION.amazonaws.com" } })
     );
+}
+
+/// Whoever reaches the sealed keys and may use their key is a master of every cluster whose key it is; and workers do not
+/// even reach the object.
+#[test]
+fn the_key_of_the_sealed_keys_is_used_for_this_cluster_alone() {
+    let of_cluster = serde_json::json!({ "StringEquals": { "kms:EncryptionContext:kubestrap-cluster": "CLUSTER" } });
+    let keys: Vec<Statement> = statements("optional/pki").into_iter().filter(|s| s.sid == "SealKey").collect();
+    assert_eq!(keys.iter().map(|s| &s.condition).collect::<Vec<_>>(), [&of_cluster]);
+    let mut writers = Vec::new();
+    each(|name, statement| {
+        let pki = format!("{CLUSTER}pki/");
+        if statement.actions.iter().any(|action| action == "s3:PutObject")
+            && statement.resources.iter().any(|resource| resource.starts_with(&pki))
+        {
+            writers.push(name.to_owned());
+        }
+    });
+    assert_eq!(writers, ["optional/pki"]);
 }
 
 /// A row of a table: part, action, on what, what breaks.

@@ -33,7 +33,8 @@ pub struct Site {
 
 /// Actions whose lack cannot be seen here, and why the page says what it says: moto serves no registry, answers 500 for
 /// public ECR, uses no keys, looks at resources of S3 alone (an action that is
-/// allowed on some is refused on all), and has no lifecycle actions.
+/// allowed on some is refused on all), and has no lifecycle actions. Archives need a Node whose instance is gone, which core's
+/// tests have.
 pub const UNSEEN: &[((&str, &str, &str), &str)] = &[
     (("master", "EcrPull", "ecr:BatchCheckLayerAvailability"), LAYERS),
     (("master", "EcrPull", "ecr:BatchGetImage"), IMAGE),
@@ -61,6 +62,9 @@ pub const UNSEEN: &[((&str, &str, &str), &str)] = &[
         ("optional/replace", "Replace", "autoscaling:TerminateInstanceInAutoScalingGroup"),
         "drained nodes are not replaced",
     ),
+    (("optional/archive", "Archive", "s3:GetObject"), "reports of machines that are gone stay in `status --cluster`"),
+    (("optional/archive", "Archive", "s3:PutObject"), "as without `s3:GetObject`"),
+    (("optional/archive", "Archived", "s3:DeleteObject"), "they are copied to `retired/`, and stay"),
     (
         ("optional/ecr-public", "EcrPublicLogin", "ecr-public:GetAuthorizationToken"),
         "public images are pulled anonymously, with AWS's lower limits",
@@ -68,6 +72,19 @@ pub const UNSEEN: &[((&str, &str, &str), &str)] = &[
     (
         ("optional/ecr-public", "EcrPublicLogin", "sts:GetServiceBearerToken"),
         "as without `ecr-public:GetAuthorizationToken`, which is made of it",
+    ),
+    (("optional/pki", "SealedKeys", "s3:GetObject"), "`run` waits before `kubeadm init`, and no further master joins"),
+    (("optional/pki", "SealedKeys", "s3:PutObject"), "`run` waits before `kubeadm init`: the keys are sealed first"),
+    (
+        ("optional/pki", "JoinLock", "s3:DeleteObject"),
+        "a master that has joined cannot give the lock back, and the next one waits for it",
+    ),
+    (("optional/pki", "JoinLock", "s3:GetObject"), "a further master waits before it joins"),
+    (("optional/pki", "JoinLock", "s3:PutObject"), "a further master waits before it joins: it takes the lock first"),
+    (("optional/pki", "SealKey", "kms:Decrypt"), "no further master joins: it is `access-denied`"),
+    (
+        ("optional/pki", "SealKey", "kms:GenerateDataKey"),
+        "`run` waits before `kubeadm init`: the keys are sealed first",
     ),
     (("optional/kms", "StoreKey", "kms:Decrypt"), "every read of the store is `access-denied`"),
     (("optional/kms", "StoreKey", "kms:GenerateDataKey"), "every write to the store is `access-denied`"),

@@ -87,7 +87,8 @@ impl Group {
             &format!(
                 "cluster: prod\nrole: master\nstore: file://{store}\nidentity: ec2\ncontrol_plane_endpoint: '{}'\n\
                  aws: {{ metadata_endpoint: '{}', ec2_endpoint: '{nobody}', ecr_endpoint: '{nobody}' }}\n\
-                 kubeadm:\n  InitConfiguration: {{ localAPIEndpoint: {{ bindPort: {port} }} }}\n  JoinConfiguration: \
+                 ecr: {{ enabled: false }}\nkubeadm:\n  ClusterConfiguration: {{ encryptionAlgorithm: ECDSA-P256 }}\n  \
+                 InitConfiguration: {{ localAPIEndpoint: {{ bindPort: {port} }} }}\n  JoinConfiguration: \
                  {{ controlPlane: {{ localAPIEndpoint: {{ bindPort: {port} }} }} }}\n{pki}",
                 self.network.endpoint(),
                 imds.url()

@@ -65,17 +65,21 @@ impl Duty for NodesDuty {
         let api = Api::admin(&node.world.cluster);
         let view = cluster::read_nodes(&api, &node.identity.node_name).await?;
         let lost = view.nodes.iter().filter(|facts| is_lost(facts)).take(AT_ONCE);
+        let mut known: BTreeSet<&str> = view.nodes.iter().filter_map(|facts| facts.instance.as_deref()).collect();
         let mut after = LOOK_EVERY;
         let controlled = node.settings.node.cloud_provider == CloudProvider::External;
         for facts in lost.filter(|_| !controlled) {
             let Some(machine) = machines::of_node(node, facts, view.api_clock) else { continue };
             let record = MachineWatch::record_of(&machine.holder.identity);
             if let Ok(proof) = self.watch.look(node, &machine.holder, record, machine.age).await? {
-                self.take_away(node, &api, facts, &proof).await?;
                 after = SOON;
+                if self.take_away(node, &api, facts, &proof).await? {
+                    // Its report is looked for in this very round.
+                    self.archived_at.set(None);
+                    known.retain(|instance| Some(*instance) != facts.instance.as_deref());
+                }
             }
         }
-        let known: BTreeSet<&str> = view.nodes.iter().filter_map(|facts| facts.instance.as_deref()).collect();
         self.archive(node, &known).await;
         Ok(after)
     }
@@ -87,8 +91,8 @@ fn is_lost(facts: &NodeFacts) -> bool {
 }
 
 impl NodesDuty {
-    /// Taints, and deletes when nothing is attached to it any more.
-    async fn take_away(&self, node: &Node, api: &Api, facts: &NodeFacts, proof: &MachineGone) -> Outcome<()> {
+    /// Taints, and deletes when nothing is attached to it any more. Whether it was deleted.
+    async fn take_away(&self, node: &Node, api: &Api, facts: &NodeFacts, proof: &MachineGone) -> Outcome<bool> {
         let now = node.world.time.uptime();
         if !clean::is_out_of_service(facts) {
             clean::taint(api, facts).await?;
@@ -97,14 +101,12 @@ impl NodesDuty {
         let since = *self.tainted.borrow_mut().entry(facts.uid.clone()).or_insert(now);
         let tainted_for = now.saturating_sub(since);
         if tainted_for < TAINTED_FOR || (tainted_for < TAINTED_AT_MOST && holds_volumes(api, &facts.name).await?) {
-            return Ok(());
+            return Ok(false);
         }
         cluster::remove_node(api, facts).await?;
         self.tainted.borrow_mut().remove(&facts.uid);
-        // Its report is looked for in this very round.
-        self.archived_at.set(None);
         node.tell(&Event::Note(&format!("the Node {} was deleted: {}", facts.name, proof.why())));
-        Ok(())
+        Ok(true)
     }
 
     /// Archives the reports of machines that are gone and have no Node. What fails is told once and tried again much
@@ -155,3 +157,6 @@ async fn holds_volumes(api: &Api, name: &str) -> Outcome<bool> {
     let attached = found.as_ref().and_then(|node| node.pointer("/status/volumesAttached"));
     Ok(attached.and_then(Value::as_array).is_some_and(|volumes| !volumes.is_empty()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,19 +40,29 @@ impl Survey {
 /// Errors: `NoQuorum` when members answer and no quorum does, `EtcdUnavailable` when none answers at all.
 pub async fn survey(node: &Node, api: &Api, with: &Credentials) -> Outcome<Survey> {
     let client = Client::new(node, with);
-    let (nodes, endpoints) = endpoints(node, api).await?;
-    let (endpoint, members) = linearizable(&client, &endpoints).await?;
+    let places = places(node, api).await?;
+    let (endpoint, members) = linearizable(&client, &places).await?;
     let looks = members.iter().map(|member| health(node, &client, member));
     let health = join_all(looks).await;
-    Ok(Survey { endpoint, members: members.into_iter().zip(health).collect(), nodes })
+    Ok(Survey { endpoint, members: members.into_iter().zip(health).collect(), nodes: places.nodes })
+}
+
+/// Where members may be.
+struct Places {
+    nodes: Vec<ControlPlane>,
+    endpoints: Vec<String>,
+    /// Why the API server does not say where the others are.
+    away: Option<String>,
 }
 
 /// Where members may be: here, and at the addresses of the control plane's Nodes. When the API server is away, which it
 /// is without etcd, this machine's own member can still tell what is wrong: kubeadm lets it listen at both addresses.
-async fn endpoints(node: &Node, api: &Api) -> Outcome<(Vec<ControlPlane>, Vec<String>)> {
-    let nodes = match machines::control_planes(api).await {
-        Ok(nodes) => nodes,
-        Err(failure) if failure.cause == Cause::ApiUnavailable || failure.cause == Cause::Deadline => Vec::new(),
+async fn places(node: &Node, api: &Api) -> Outcome<Places> {
+    let (nodes, away) = match machines::control_planes(api).await {
+        Ok(nodes) => (nodes, None),
+        Err(failure) if failure.cause == Cause::ApiUnavailable || failure.cause == Cause::Deadline => {
+            (Vec::new(), Some(failure.detail))
+        }
         Err(failure) => return Err(failure),
     };
     let mut endpoints: BTreeSet<String> = BTreeSet::from([LOCAL.to_owned()]);
@@ -63,11 +73,12 @@ async fn endpoints(node: &Node, api: &Api) -> Outcome<(Vec<ControlPlane>, Vec<St
             std::net::IpAddr::V6(address) => format!("https://[{address}]:2379"),
         });
     }
-    Ok((nodes, endpoints.into_iter().collect()))
+    Ok(Places { nodes, endpoints: endpoints.into_iter().collect(), away })
 }
 
 /// The first answer that a quorum stands behind. All are asked at once: a machine that is gone takes long not to answer.
-async fn linearizable(client: &Client, endpoints: &[String]) -> Outcome<(String, Vec<Member>)> {
+async fn linearizable(client: &Client, places: &Places) -> Outcome<(String, Vec<Member>)> {
+    let endpoints = &places.endpoints;
     let ask = |linearizable: bool| {
         let asked = endpoints.iter().map(move |endpoint| {
             let answer = async move { Ok((endpoint.clone(), client.members(endpoint, linearizable).await?)) };
@@ -95,7 +106,10 @@ async fn linearizable(client: &Client, endpoints: &[String]) -> Outcome<(String,
             Err(Failure::new(Cause::NoQuorum, "read the members of etcd", why))
         }
         Err(last) => {
-            let why = format!("none of {} answers: {}", endpoints.join(", "), last.detail);
+            let mut why = format!("none of {} answers: {}", endpoints.join(", "), last.detail);
+            if let Some(away) = &places.away {
+                why.push_str(&format!("; the API server, which knows the others, is away: {away}"));
+            }
             Err(Failure::new(Cause::EtcdUnavailable, "read the members of etcd", why))
         }
     }
@@ -123,16 +137,14 @@ async fn health(node: &Node, client: &Client, member: &Member) -> Health {
 /// This machine's own member, found by its name or, before it has one, by its peer address.
 pub async fn own_member(node: &Node, api: &Api, with: &Credentials) -> Outcome<Own> {
     let client = Client::new(node, with);
-    let (_, endpoints) = endpoints(node, api).await?;
-    let (_, members) = linearizable(&client, &endpoints).await?;
+    let (_, members) = linearizable(&client, &places(node, api).await?).await?;
     Ok(decide::own(&members, &node.identity.node_name, node.identity.address))
 }
 
 /// Removes the learner that this machine's own failed join left; only one that never started. `false`: there is none.
 pub async fn remove_own_learner(node: &Node, api: &Api, with: &Credentials) -> Outcome<bool> {
     let client = Client::new(node, with);
-    let (_, endpoints) = endpoints(node, api).await?;
-    let (endpoint, members) = linearizable(&client, &endpoints).await?;
+    let (endpoint, members) = linearizable(&client, &places(node, api).await?).await?;
     match decide::own_learner(&members, &node.identity.node_name, node.identity.address) {
         None => Ok(false),
         Some(which) => client.remove(&endpoint, &which).await,

@@ -235,6 +235,7 @@ impl Plane {
                 let nodes = objects.iter().filter(|(path, _)| path.starts_with(NODES)).map(|(_, node)| node.clone());
                 (200, json!({"items": nodes.collect::<Vec<_>>()}))
             }
+            ("GET", None) if path == "/api/v1/pods" => (200, json!({"items": []})),
             ("GET", Some(object)) => (200, object),
             ("DELETE", found) => {
                 if path.contains("/pods/") {

@@ -49,7 +49,8 @@ impl Step for SealPki {
             return without_bundle(node, &attempt, &machine).await;
         };
         let bundle = seen.bundle?;
-        let another = |why: String| Err(Failure::new(Cause::PkiRejected, "use the sealed keys of the cluster", why));
+        let another =
+            |why: String| Err(Failure::new(Cause::PkiRejected, "use pki/bundle, the sealed keys of the cluster", why));
         if bundle.uid != attempt.uid {
             return another(format!("they are of cluster {}, and this one is {}", bundle.uid, attempt.uid));
         }

@@ -10,6 +10,7 @@ use kubestrap_core::model::identity::{Identity, Origin};
 use kubestrap_core::node::Node;
 use kubestrap_core::steps;
 use kubestrap_core::store::Store;
+use kubestrap_core::store::pki::SeenPki;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -53,6 +54,10 @@ pub(super) fn everything(bytes: &[u8]) {
         }
         let store = Store::of(&node);
         is_readable(&now(store.refuse_traces(MACHINE, None)).expect_err("what is in the store does not count"));
+        match now(store.pki()) {
+            Err(failure) | Ok(Some(SeenPki { bundle: Err(failure), .. })) => is_readable(&failure),
+            Ok(sealed) => assert!(sealed.is_some(), "there is no object where every key has one"),
+        }
         match now(store.retirement()) {
             Err(failure) => is_readable(&failure),
             Ok(plan) => assert!(plan.is_some_and(|plan| !plan.keys.is_empty()), "there is nothing to retire"),

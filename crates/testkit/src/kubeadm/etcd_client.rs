@@ -2,6 +2,7 @@
 //! pods, and then from etcd itself.
 
 use super::documents::Timeouts;
+use super::init_api::API_CALL;
 use super::{Failure, Kubeconfig, Run};
 use crate::client::{self, Credentials};
 use crate::pki;
@@ -9,9 +10,8 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-/// kubeadm `EtcdAPICallTimeout` and `KubernetesAPICallTimeout`.
+/// kubeadm `EtcdAPICallTimeout`.
 const ETCD_CALL: Duration = Duration::from_secs(120);
-const API_CALL: Duration = Duration::from_secs(60);
 /// kubeadm `EtcdAPICallRetryInterval` is 500 ms; here ten times faster, as everything is.
 const RETRY: Duration = Duration::from_millis(50);
 const EXPIRED: &str = "context deadline exceeded";

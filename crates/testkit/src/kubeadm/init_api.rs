@@ -17,6 +17,8 @@ use tokio::runtime::Runtime;
 
 /// kubeadm `ControlPlaneComponentHealthCheckTimeout`.
 pub(super) const HEALTH_TIMEOUT: Duration = Duration::from_secs(240);
+/// kubeadm `KubernetesAPICallTimeout`.
+pub(super) const API_CALL: Duration = Duration::from_secs(60);
 const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 
@@ -47,7 +49,9 @@ pub fn start_server(run: &Run) -> std::io::Result<()> {
 /// When the API server does not answer, or refuses.
 pub fn main(run: &Run, input: &InitInput) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let api = Api { runtime, admin: Kubeconfig::read(&run.path("/etc/kubernetes/super-admin.conf"))? };
+    let given = input.init.timeouts.as_ref().and_then(|t| t.kubernetes_api_call.as_deref());
+    let patience = run.timeout(given, API_CALL);
+    let api = Api { runtime, admin: Kubeconfig::read(&run.path("/etc/kubernetes/super-admin.conf"))?, patience };
     run.phase("wait-control-plane", || wait(run, input, &api))?;
     run.phase("upload-config", || upload_config(input, &api))?;
     println!("[upload-certs] Skipping phase. Please see --upload-certs");
@@ -60,13 +64,15 @@ pub fn main(run: &Run, input: &InitInput) -> Result<(), Failure> {
 struct Api {
     runtime: Runtime,
     admin: Kubeconfig,
+    patience: Duration,
 }
 
 impl Api {
     fn call(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<Answer, Failure> {
         let credentials = self.admin.credentials(std::path::Path::new("/"))?;
         let body = body.map(|(content_type, value)| (content_type, value.to_string().into_bytes()));
-        Ok(self.runtime.block_on(client::call(self.admin.endpoint(), &credentials, method, path, body))?)
+        let (endpoint, limit) = (self.admin.endpoint(), self.patience);
+        Ok(self.runtime.block_on(client::patiently(endpoint, &credentials, method, path, body, limit))?)
     }
 
     /// `apiclient.CreateOrUpdate`.

@@ -3,6 +3,7 @@
 
 use super::config::load_join;
 use super::documents::{BootstrapTokenDiscovery, JoinConfiguration};
+use super::etcd_client::Limits;
 use super::flags::Flags;
 use super::join_control_plane::{self, ControlPlane, PHASES};
 use super::kubeconfig::{Kubeconfig, User};
@@ -38,7 +39,7 @@ pub fn main(run: &Run, flags: &Flags) -> Result<(), Failure> {
         Failure { message: why, ..failure }.in_phase("preflight")
     })?;
     run.leave("discovery")?;
-    let config = runtime.block_on(fetch_configuration(&join, &cluster)).map_err(|f| f.in_phase("preflight"))?;
+    let config = runtime.block_on(fetch_configuration(run, &join, &cluster)).map_err(|f| f.in_phase("preflight"))?;
     let own = join.control_plane.as_ref();
     let own =
         own.map(|own| ControlPlane::new(run, &join, own, &runtime, &config.cluster, &config.kubelet)).transpose()?;
@@ -205,12 +206,14 @@ struct Configuration {
 }
 
 /// The cluster's configuration, read with the token.
-async fn fetch_configuration(join: &JoinConfiguration, cluster: &Cluster) -> Result<Configuration, Failure> {
+async fn fetch_configuration(run: &Run, join: &JoinConfiguration, cluster: &Cluster) -> Result<Configuration, Failure> {
     println!("[preflight] Reading configuration from the \"kubeadm-config\" ConfigMap in namespace \"kube-system\"...");
     let mut parsed = Vec::new();
     for (map, key) in [("kubeadm-config", "ClusterConfiguration"), ("kubelet-config", "kubelet")] {
         let path = format!("/api/v1/namespaces/kube-system/configmaps/{map}");
-        let answer = client::call(cluster.endpoint(), &cluster.with_token(join), "GET", &path, None).await?;
+        let limit = Limits::of(run, join.timeouts.as_ref()).api;
+        let shown = cluster.with_token(join);
+        let answer = client::patiently(cluster.endpoint(), &shown, "GET", &path, None, limit).await?;
         if answer.status != 200 {
             let why =
                 format!("unable to fetch the kubeadm-config ConfigMap: failed to get config map: {}", answer.message());

@@ -175,7 +175,9 @@ impl<'a> ControlPlane<'a> {
         let admin = self.admin()?;
         let (path, shown) = (format!("/api/v1/nodes/{}", node.name), admin.credentials(&self.run.root)?);
         let body = Some(("application/merge-patch+json", patch.to_string().into_bytes()));
-        let answer = self.runtime.block_on(client::call(admin.endpoint(), &shown, "PATCH", &path, body));
+        let limit = Limits::of(self.run, self.join.timeouts.as_ref()).api;
+        let asked = client::patiently(admin.endpoint(), &shown, "PATCH", &path, body, limit);
+        let answer = self.runtime.block_on(asked);
         let answer = answer.map_err(|e| of(e.to_string()))?;
         if answer.status == 200 { Ok(()) } else { Err(of(answer.message())) }
     }

@@ -269,14 +269,14 @@ pub async fn bootstrap(endpoint: &str, token: &Credentials, node: &str, timeout:
         },
     });
     let json = Some(("application/json", csr.to_string().into_bytes()));
-    let created = client::call(endpoint, token, "POST", CSRS, json).await?;
+    let created = client::patiently(endpoint, token, "POST", CSRS, json, timeout).await?;
     if created.status != 201 {
         return Err(Failure::new(format!("cannot create certificate signing request: {}", created.message())));
     }
     let path = format!("{CSRS}/{}", csr["metadata"]["name"].as_str().unwrap_or_default());
     let began = Instant::now();
     loop {
-        let answer = client::call(endpoint, token, "GET", &path, None).await?;
+        let answer = client::patiently(endpoint, token, "GET", &path, None, timeout).await?;
         if let Some(certificate) = answer.body["status"]["certificate"].as_str() {
             let pem = STANDARD.decode(certificate).ok().and_then(|bytes| String::from_utf8(bytes).ok());
             let certificate = pem.ok_or_else(|| Failure::new("the API server sent no PEM certificate"))?;

@@ -306,3 +306,68 @@ fn a_recommendation_counts_only_when_it_is_wanted_and_never_overrules_a_budget()
         }
     }
 }
+
+/// A master of a control plane whose end the metadata service tells; gives what became of it.
+fn ending(plane: &Rc<crate::etcd::testing::Plane>, path: &'static str, text: &str) -> (Story, Node, EndDuty) {
+    let story = Story::new();
+    story.aws.say(path, text);
+    story.aws.waiting.replace(Some("drain".to_owned()));
+    let mut node = plane.agent(1, true);
+    (node.world.metadata, node.world.cloud) = (story.aws.clone(), story.aws.clone());
+    let mut settings = (*node.settings).clone();
+    settings.end.terminate_hook = Some("drain".to_owned());
+    node.settings = Rc::new(settings);
+    let mut identity = (*node.identity).clone();
+    if let crate::model::identity::Origin::Ec2(ec2) = &mut identity.origin {
+        ec2.instance_id = crate::end::testing::INSTANCE.to_owned();
+    }
+    node.identity = Rc::new(identity);
+    (story, node, duty())
+}
+
+fn ticks(plane: &crate::etcd::testing::Plane, node: &Node, duty: &EndDuty, count: usize) {
+    for _ in 0..count {
+        let after = crate::store::fake::run(duty.tick(node)).expect("alive").expect("a round");
+        plane.lab.time.pass(after);
+    }
+}
+
+#[test]
+fn a_master_that_is_terminated_leaves_before_its_hook_is_told_to_continue() {
+    let plane = crate::etcd::testing::Plane::new(3);
+    let (story, node, duty) = ending(&plane, LIFECYCLE, "Terminated");
+    // Without an answer to the removal the hook waits for the next try.
+    plane.lose.set(true);
+    ticks(&plane, &node, &duty, 1);
+    assert_eq!(plane.names(), ["cp-2", "cp-3"]);
+    assert_eq!(story.aws.count("CONTINUE drain: Taken"), 0);
+    ticks(&plane, &node, &duty, 3);
+    assert_eq!(story.aws.count("CONTINUE drain: Taken"), 1);
+    let changes = plane.changes();
+    assert_eq!(changes.iter().filter(|change| *change == "remove member 1").count(), 1, "{changes:?}");
+    assert!(changes.contains(&"delete cp-1".to_owned()), "{changes:?}");
+}
+
+#[test]
+fn the_last_voter_stays_a_member_and_its_hook_is_not_held_up() {
+    let plane = crate::etcd::testing::Plane::new(1);
+    let (story, node, duty) = ending(&plane, LIFECYCLE, "Terminated");
+    ticks(&plane, &node, &duty, 3);
+    assert_eq!((plane.names(), story.aws.count("CONTINUE drain: Taken")), (vec!["cp-1".to_owned()], 1));
+}
+
+#[test]
+fn a_master_that_is_rebooted_or_may_be_taken_stays_a_member() {
+    let plane = crate::etcd::testing::Plane::new(3);
+    let now = crate::ports::Time::now(&*plane.lab.time);
+    let (_story, node, duty) = ending(&plane, MAINTENANCE, &maintenance("active", now + SignedDuration::from_secs(30)));
+    ticks(&plane, &node, &duty, 30);
+    assert!(node.status().end.is_some_and(|end| end.event == "maintenance"));
+    let (_story, mut node, duty) = ending(&plane, REBALANCE, &format!(r#"{{"noticeTime": "{now}"}}"#));
+    let mut settings = (*node.settings).clone();
+    settings.end.rebalance = true;
+    node.settings = Rc::new(settings);
+    ticks(&plane, &node, &duty, 30);
+    assert!(node.status().end.is_some_and(|end| end.event == "rebalance"));
+    assert_eq!(plane.names().len(), 3);
+}

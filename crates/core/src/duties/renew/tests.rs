@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use world::{Agents, KEYS, Masters, PODS};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
-const MANY_DAYS: i64 = 20 * 24 * 60;
+const MANY_DAYS: i64 = 4 * 24 * 60;
 
 /// Every pod of a machine was started anew once, in the order in which they need each other.
 fn is_renewed(masters: &Masters, host: usize) {

@@ -1,6 +1,6 @@
 //! From nothing to several masters: from one start, at the same instant, and beside kubeadm by hand.
 
-use super::super::support::{READY, await_ready, expect, noted, ready_node};
+use super::super::support::{READY, await_ready, complaint, expect, noted, property, ready_node};
 use super::super::timing::{baked_document, init_documents};
 use super::facts::is_whole;
 use super::fleet::Fleet;
@@ -55,7 +55,10 @@ fn all_ready(lab: &Lab, masters: &[Machine], began: Instant) -> Result<Duration>
     let Some(first) = masters.first() else { return fail("there are no masters") };
     let mut waiting: Vec<&Machine> = masters.iter().collect();
     let deadline = Duration::from_secs(420);
+    let mut failed = None;
     first.until("and the others to be Ready masters", deadline, |_| {
+        // Refused: nobody need wait for it.
+        failed = masters.iter().find(|one| property(one, "ActiveState").is_ok_and(|state| state == "failed"));
         waiting.retain(|master| {
             // Nobody is asked before there can be an answer.
             let ready = master.exists("/etc/kubernetes/admin.conf") && ready_node(master, master).is_some();
@@ -67,9 +70,12 @@ fn all_ready(lab: &Lab, masters: &[Machine], began: Instant) -> Result<Duration>
         if !waiting.is_empty() {
             std::thread::sleep(ASK_EVERY);
         }
-        waiting.is_empty()
+        waiting.is_empty() || failed.is_some()
     })?;
-    Ok(began.elapsed())
+    match failed {
+        Some(machine) => fail(format!("{} gave up: {}", machine.name(), complaint(machine))),
+        None => Ok(began.elapsed()),
+    }
 }
 
 /// Three masters started at the same instant, again and again.

@@ -87,13 +87,13 @@ pub fn on_metal(lab: &mut Lab) -> Result<()> {
     expect(there && nodes_there, &format!("{name} is a member and a Node as long as nobody says that it is gone"))?;
     expect(noted(&fresh, "joined") == 0, "the join waits")?;
     println!("{}", masters[0].shell("kubestrap member list")?);
-    let refused = masters[0].exec(&["kubestrap", "member", "remove", &name])?;
+    let refused = masters[0].exec(&["kubestrap", "member", "remove", &name, "--yes", &name])?;
     let alive = node_name(&masters[1]);
-    expect(refused.code != Some(0), &format!("nothing is removed without a confirmation: {}", refused.stdout))?;
-    let living = masters[0].exec(&remove(&alive))?;
+    expect(refused.code != Some(0), &format!("nothing is removed on a name alone: {}", refused.stdout))?;
+    let living = masters[0].exec(&removal(&alive))?;
     expect(living.code != Some(0), &format!("a member that is healthy is not removed: {}", living.stdout))?;
     lab.say(&format!("`kubestrap member remove {alive}`: {}", crate::command::tail(living.stderr.trim(), 3)));
-    let said = masters[0].exec(&remove(&name))?.success("remove the member")?;
+    let said = masters[0].exec(&removal(&name))?.success("remove the member")?;
     lab.say(&format!("`kubestrap member remove {name}`: {}", said.trim()));
     let told = Instant::now();
     await_ready(lab, &fresh, &fresh)?;
@@ -104,8 +104,8 @@ pub fn on_metal(lab: &mut Lab) -> Result<()> {
 }
 
 /// What an operator types who knows that the machine is gone.
-fn remove(name: &str) -> [&str; 5] {
-    ["kubestrap", "member", "remove", name, "--yes-it-is-gone"]
+fn removal(name: &str) -> [&str; 7] {
+    ["kubestrap", "member", "remove", name, "--machine-is-gone", "--yes", name]
 }
 
 /// A moment in the join of a master, and what has not happened yet if the blow came in time.

@@ -49,14 +49,15 @@ pub fn replaced(lab: &mut Lab) -> Result<()> {
 /// `kubestrap leave`: it is no member any more, and the others are enough.
 fn has_left(lab: &Lab, old: &Machine, others: &[Machine]) -> Result<()> {
     let began = Instant::now();
-    let said = old.exec(&["kubestrap", "leave", "--yes"])?.success("leave the cluster")?;
+    let name = node_name(old);
+    old.shell("systemctl stop kubestrap")?;
+    let said = old.exec(&["kubestrap", "leave", "--yes", &name])?.success("leave the cluster")?;
     lab.say(&format!(
         "`kubestrap leave` on {} after {:.1} s: {}",
         old.name(),
         began.elapsed().as_secs_f64(),
         said.trim()
     ));
-    let name = node_name(old);
     let members = super::facts::members(&others[0])?;
     expect(members.len() == others.len(), &format!("{name} is no member any more: {members:?}"))
 }
