@@ -10,8 +10,8 @@
 //! * `timeline` and `run`: virtual time and the executor. An agent is one future; killing it is dropping it. What the
 //!   world does by itself (a write that lands, a phase of kubeadm) is an entry of the timeline, so it goes on when the
 //!   agent that began it is dead.
-//! * `universe`, `machine`, `clock`, `disk`, `store`, `network`, `cluster`, `kubeadm`, `images`: what exists. `ports`: how one
-//!   machine sees it. `operator`: the person with kubestrap's own tools.
+//! * `universe`, `machine`, `clock`, `disk`, `store`, `network`, `cluster`, `members` (of etcd), `kubeadm`, `images`: what
+//!   exists. `ports`: how one machine sees it. `operator`: the person with kubestrap's own tools.
 //! * `faults`: what goes wrong by chance with one request. `gate`: kills before, after and within calls. `calamity`:
 //!   what befalls machines and the store at random times.
 //! * `invariants`: the safety rules of the design, judged where their event happens, with the whole truth at hand.
@@ -30,9 +30,13 @@
 //!   listed in its `must`: a campaign in which that, or one of its faults and calamities, was never counted fails.
 //!
 //! # What is not modelled
-//! One process per state directory (flock), file owners, DNS and TLS, proxies, addons, other kubeadm versions, and further
-//! control planes (masters after the first refuse or wait). A disk that is full refuses whole writes; a power cut loses
-//! nothing that was acknowledged. S3 is strongly consistent here, as it is. Those have tests of their own.
+//! One process per state directory (flock), file owners, DNS and TLS, proxies, addons, and other kubeadm versions. A disk
+//! that is full refuses whole writes; a power cut loses nothing that was acknowledged. S3 is strongly consistent here, as
+//! it is. Those have tests of their own.
+//!
+//! Several masters are modelled where a scenario says `pki`; in the others those after the first refuse or wait. Members of
+//! etcd vote and are counted, but there is one copy of what they keep: one that is cut off answers nothing stale, and data
+//! is never behind. The endpoint's balancer knows at once who answers. A machine is cut off from everybody or nobody.
 
 pub mod account;
 mod agent;

@@ -93,7 +93,9 @@ async fn bury(universe: &Rc<Universe>, store: &Store) {
         let members = etcds[number].members.iter().map(|member| (member.machine, member.id));
         members.filter(|(machine, _)| universe.machines[*machine].is_dead()).collect()
     };
-    let Some(at) = (0..universe.machines.len()).find(|machine| universe.api_on(*machine) == Some(number)) else { return };
+    let Some(at) = (0..universe.machines.len()).find(|machine| universe.api_on(*machine) == Some(number)) else {
+        return;
+    };
     let Some(node) = shell_on(universe, at) else { return };
     for (machine, id) in lost {
         let started = universe.etcds.borrow()[number].member(id).is_some_and(|member| member.started);

@@ -112,14 +112,13 @@ impl Universe {
 
     /// A report is written by its owner alone, and holds no secret.
     fn judge_report(&self, writer: Writer, key: &str, after: Option<&Stored>) {
-        let Writer::Node(machine) = writer else { return };
+        // Whether it may be taken away was judged with everything else that is.
+        let (Writer::Node(machine), Some(object)) = (writer, after) else { return };
         let identity = self.machines[machine].identity.key();
         if key != format!("nodes/{identity}/report.json") {
             self.violate(6, format!("{} wrote somebody else's {key}", self.machines[machine].name));
         }
-        if let Some(object) = after {
-            self.judge_text(6, "a report", &String::from_utf8_lossy(&object.body));
-        }
+        self.judge_text(6, "a report", &String::from_utf8_lossy(&object.body));
     }
 
     /// Machines that can still become something.
