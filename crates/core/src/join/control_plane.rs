@@ -110,7 +110,7 @@ impl Joiner {
         let (store, began) = (Store::of(node), node.world.time.uptime());
         let recorded = journal(node).recorded(attempt.id)?;
         let recorded = recorded.ok_or_else(|| failed("its attempt is not the last in the journal"))?;
-        let mut asked = None;
+        let (mut asked, mut lives) = (None, String::new());
         loop {
             let seen = match store.take_turn(&recorded, &holder(node)).await {
                 Ok(Turn::Ours(turn)) => return Ok(turn),
@@ -125,42 +125,45 @@ impl Joiner {
             let now = node.world.time.uptime();
             if asked.is_none_or(|at| now.saturating_sub(at) >= GONE_EVERY) {
                 asked = Some(now);
-                if let Some(turn) = self.from_gone(node, &seen, &recorded).await? {
-                    return Ok(turn);
+                match self.from_gone(node, &seen, &recorded).await? {
+                    Ok(turn) => return Ok(turn),
+                    Err(why) => lives = why,
                 }
             }
             if now.saturating_sub(began) >= node.settings.join.wait {
                 return Err(held(&seen).exhausted(now.saturating_sub(began)));
             }
-            node.wait_for(format!("{} to have joined the control plane", seen.lock.holder.node_name));
+            let who = &seen.lock.holder.node_name;
+            node.wait_for(format!("{who} to have joined the control plane ({lives})"));
             node.world.time.sleep(node.jitter(TURN_EVERY)).await;
         }
     }
 
+    /// Takes the lock from a holder that is gone; why it is not, otherwise.
     async fn from_gone(
         &self,
         node: &Node,
         seen: &SeenLock,
         recorded: &crate::journal::AttemptRecorded,
-    ) -> Outcome<Option<JoinTurn>> {
+    ) -> Outcome<Result<JoinTurn, String>> {
         let judged = self.holder.look(node, &seen.lock.holder, seen.lock.attempt, seen.age()).await;
         let gone = match judged {
             Ok(Ok(gone)) => gone,
             Ok(Err(why)) => {
-                node.complain(&Failure { detail: why, ..held(seen) });
-                return Ok(None);
+                node.complain(&Failure { detail: why.clone(), ..held(seen) });
+                return Ok(Err(why));
             }
             // EC2 in trouble proves nothing, and the holder goes on by itself.
             Err(failure) => {
                 node.complain(&failure);
-                return Ok(None);
+                return Ok(Err(failure.detail));
             }
         };
         let name = &seen.lock.holder.node_name;
         node.tell(&Event::Note(&format!("{name}, which held the join lock, is gone: {}", gone.why())));
         match Store::of(node).take_turn_over(seen, &gone, recorded, &holder(node)).await? {
-            Turn::Ours(turn) => Ok(Some(turn)),
-            Turn::Others(_) => Ok(None),
+            Turn::Ours(turn) => Ok(Ok(turn)),
+            Turn::Others(_) => Ok(Err("another master was faster".to_owned())),
         }
     }
 

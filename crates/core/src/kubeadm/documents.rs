@@ -33,14 +33,16 @@ pub fn path(command: &str) -> PathBuf {
     PathBuf::from(format!("{}/kubeadm/{command}.yaml", crate::journal::STATE_FOLDER))
 }
 
-/// Where the API server of this machine listens: its address, and `localAPIEndpoint.bindPort` where a patch says so.
+/// Where the API server of this machine listens: its address and 6443, or what a patch of `localAPIEndpoint` says.
 pub fn local_endpoint(node: &Node) -> Outcome<Endpoint> {
     let patches = &node.settings.kubeadm;
-    let of = |document: &Map<String, Value>, pointer: &str| Value::Object(document.clone()).pointer(pointer)?.as_u64();
-    let port = of(&patches.join, "/controlPlane/localAPIEndpoint/bindPort")
-        .or_else(|| of(&patches.init, "/localAPIEndpoint/bindPort"))
-        .unwrap_or(6443);
-    let text = match node.identity.address {
+    let of = |key: &str| {
+        let in_join = patches.join.get("controlPlane").and_then(|part| part.get("localAPIEndpoint")?.get(key));
+        in_join.or_else(|| patches.init.get("localAPIEndpoint")?.get(key))
+    };
+    let port = of("bindPort").and_then(Value::as_u64).unwrap_or(6443);
+    let patched = of("advertiseAddress").and_then(Value::as_str).and_then(|text| text.parse().ok());
+    let text = match patched.unwrap_or(node.identity.address) {
         std::net::IpAddr::V4(address) => format!("{address}:{port}"),
         std::net::IpAddr::V6(address) => format!("[{address}]:{port}"),
     };
