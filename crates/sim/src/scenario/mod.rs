@@ -1,5 +1,6 @@
 //! A scenario: how many machines of what kind, what goes wrong how often, and what may be refused at the end.
 
+mod masters;
 mod simpler;
 mod table;
 

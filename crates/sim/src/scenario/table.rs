@@ -5,11 +5,11 @@ use kubestrap_core::model::cause::Cause;
 use std::borrow::Cow;
 use std::time::Duration;
 
-const fn minutes(count: u64) -> Duration {
+pub(super) const fn minutes(count: u64) -> Duration {
     Duration::from_secs(60 * count)
 }
 
-const BASE: Scenario = Scenario {
+pub(super) const BASE: Scenario = Scenario {
     name: "calm",
     about: "nothing goes wrong: the machines become nodes within minutes",
     masters: 1,
@@ -402,98 +402,7 @@ const ALL: &[Scenario] = &[
         must: &["commits", "joins", "grant", "eviction", "eviction-blocked", "instance-replaced", "api-conflict"],
         ..BASE
     },
-    Scenario {
-        name: "masters",
-        about: "three masters and two workers from one start: keys are sealed, one after another joins, whatever goes wrong",
-        masters: 3,
-        workers: 2,
-        rates: EVERYTHING,
-        calamities: Cow::Borrowed(&[
-            Calamity::Kill,
-            Calamity::Kill,
-            Calamity::Reboot,
-            Calamity::Reboot,
-            Calamity::Stall,
-            Calamity::Partition,
-            Calamity::Partition,
-        ]),
-        faults_last: minutes(20),
-        patience: minutes(180),
-        ec2_late: true,
-        stagger: Duration::from_secs(10),
-        pki: true,
-        must: &["commits", "joins", "pki-sealed", "control-planes-joined", "learner-removed", "join-locks-renewed"],
-        ..BASE
-    },
-    Scenario {
-        name: "masters-raced",
-        about: "three masters are started at the same instant over a bad network: one CA, three members, always",
-        masters: 3,
-        workers: 1,
-        rates: BAD_CONNECTIONS,
-        faults_last: minutes(10),
-        patience: minutes(90),
-        afterwards: minutes(20),
-        stagger: Duration::ZERO,
-        pki: true,
-        must: &["commits", "joins", "pki-sealed", "control-planes-joined"],
-        ..BASE
-    },
-    Scenario {
-        name: "master-lost",
-        about: "a master's machine is terminated: its member goes, and the one that is started in its place joins",
-        masters: 3,
-        workers: 1,
-        rates: BAD_CONNECTIONS,
-        calamities: Cow::Borrowed(&[Calamity::MasterLost]),
-        faults_last: minutes(60),
-        patience: minutes(120),
-        stagger: Duration::from_secs(5),
-        pki: true,
-        spare_masters: 1,
-        must: &["commits", "joins", "control-planes-joined", "dead-member-removed"],
-        ..BASE
-    },
-    Scenario {
-        name: "masters-founder",
-        about: "the machine that makes the cluster is lost wherever it stands: another finishes with the keys that are sealed",
-        masters: 3,
-        workers: 1,
-        rates: Rates::KILLS,
-        calamities: Cow::Borrowed(&[Calamity::DeathOfHolder]),
-        faults_last: minutes(30),
-        patience: minutes(120),
-        stagger: Duration::from_secs(5),
-        pki: true,
-        must: &["commits", "joins", "takeovers", "control-planes-joined"],
-        ..BASE
-    },
-    Scenario {
-        name: "masters-bare",
-        about: "bare metal: a master is lost, and an operator says so with `member remove` and `unlock join`",
-        masters: 3,
-        workers: 1,
-        ground: Ground::Host,
-        rates: Rates::KILLS,
-        calamities: Cow::Borrowed(&[Calamity::MasterLost, Calamity::Reboot]),
-        faults_last: minutes(40),
-        patience: minutes(120),
-        stagger: Duration::from_secs(30),
-        pki: true,
-        spare_masters: 1,
-        must: &["commits", "joins", "control-planes-joined", "dead-member-removed"],
-        ..BASE
-    },
 ];
-
-/// Connections to the store, to the API servers and to etcd that lose and delay.
-const BAD_CONNECTIONS: Rates = Rates::BAD_NETWORK.with(Fault::EtcdFails, 4_000).with(Fault::EtcdAnswerLost, 6_000);
-/// Every fault of requests, and kills.
-const EVERYTHING: Rates = Rates::ALL
-    .with(Fault::EtcdFails, 2_000)
-    .with(Fault::EtcdAnswerLost, 3_000)
-    .with(Fault::KmsDown, 2_000)
-    .with(Fault::KmsDenied, 2_000);
 
 /// Too slow for every change: hours of it are run by name.
 const WORST: Scenario = Scenario {
@@ -534,7 +443,7 @@ const WORST: Scenario = Scenario {
 
 /// Every scenario that CI runs.
 pub fn all() -> Vec<Scenario> {
-    ALL.to_vec()
+    ALL.iter().chain(super::masters::ALL).cloned().collect()
 }
 
 /// One master and three workers, and nothing goes wrong.
