@@ -2,6 +2,7 @@
 
 use super::confirm::confirm;
 use super::{Form, Global, Output, compose, print, print_json};
+use crate::observe::text::table;
 use clap::{Args, Subcommand};
 use kubestrap_core::etcd::operator;
 use kubestrap_core::gate::Open;
@@ -50,7 +51,7 @@ impl Member {
             What::List(Output { output }) => {
                 let members = operator::list(&node).await?;
                 match output {
-                    Form::Human => print(&table(&members))?,
+                    Form::Human => print(&shown(&members))?,
                     Form::Json => print_json(&members)?,
                 }
             }
@@ -67,23 +68,26 @@ impl Member {
     }
 }
 
-fn table(members: &[MemberReport]) -> String {
-    let mut out =
-        format!("{:<24} {:<17} {:<10} {:<8} {:<7} {}\n", "NAME", "ID", "ROLE", "HEALTHY", "LEADER", "MACHINE");
-    let yes = |is: bool| if is { "yes" } else { "no" };
-    for member in members {
+/// The members as a table; what would be done stands below its member.
+fn shown(members: &[MemberReport]) -> String {
+    let head = ["NAME", "ID", "ROLE", "HEALTHY", "LEADER", "MACHINE"].map(str::to_owned).to_vec();
+    let row = |member: &MemberReport| {
         let name = if member.name.is_empty() { "-" } else { &member.name };
-        let machine = member.machine.as_deref().unwrap_or("-");
-        out.push_str(&format!(
-            "{:<24} {:<17} {:<10} {:<8} {:<7} {}\n",
+        vec![
             plain(name),
             plain(&member.id),
             plain(&member.role),
-            yes(member.healthy),
-            if member.leader { "yes" } else { "" },
-            plain(machine)
-        ));
-        if let Some(todo) = &member.todo {
+            if member.healthy { "yes" } else { "no" }.to_owned(),
+            if member.leader { "yes" } else { "-" }.to_owned(),
+            plain(member.machine.as_deref().unwrap_or("-")),
+        ]
+    };
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(members.iter().map(row)).collect();
+    let (text, mut out) = (table(&rows), String::new());
+    let todos = std::iter::once(None).chain(members.iter().map(|member| member.todo.as_deref()));
+    for (line, todo) in text.lines().zip(todos) {
+        out.push_str(&format!("{line}\n"));
+        if let Some(todo) = todo {
             out.push_str(&format!("  {}\n", plain(todo)));
         }
     }
@@ -114,9 +118,9 @@ mod tests {
             machine: None,
             todo: Some("it is removed: a failed join left it".to_owned()),
         };
-        let text = table(&[one, learner]);
+        let text = shown(&[one, learner]);
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[1].starts_with("cp-1 ") && lines[1].ends_with("yes     i-1 is running"), "{text}");
+        assert!(lines[1].starts_with("cp-1 ") && lines[1].ends_with("i-1 is running"), "{text}");
         assert!(lines[2].starts_with("- ") && lines[3] == "  it is removed: a failed join left it", "{text}");
     }
 }
