@@ -25,12 +25,15 @@ const CLIENTS: usize = 2;
 /// The files that a client is made of: CA, certificate, key.
 type Made = [PathBuf; 3];
 
+/// A client, and the stamps of the files it was made from.
+type Stamped = ([Stamp; 3], Rc<Http>);
+
 /// etcd's JSON gateway.
 pub struct Gateway {
     names: Names,
     root: PathBuf,
     files: Disk,
-    clients: RefCell<BTreeMap<Made, ([Stamp; 3], Rc<Http>)>>,
+    clients: RefCell<BTreeMap<Made, Stamped>>,
 }
 
 impl Gateway {

@@ -11,11 +11,14 @@ const ELSEWHERE: &[(Method, &str)] = &[
         Method::JobsStop,
         "a master that lost the register while it ran init: scenario `unlock`, where it is killed by chance",
     ),
+    (
+        Method::VaultStretch,
+        "masters with a passphrase instead of KMS: tests of core's `pki`, and `sealed` of the integration tests",
+    ),
     (Method::ObjectsExpiryRules, "`doctor` alone, which changes nothing"),
     (Method::CloudCredentials, "`doctor` alone, which changes nothing"),
     (Method::CloudCompleteLifecycle, NO_HOOKS),
     (Method::CloudHeartbeat, NO_HOOKS),
-    (Method::HostHostname, "before there is a node: nothing was begun, and the next start asks again"),
     (Method::HostDefaultAddress, "before there is a node: nothing was begun, and the next start asks again"),
 ];
 
@@ -64,6 +67,21 @@ fn a_failed_init_killed_at_every_crossing_ends_as_it_would_have_ended() {
 #[test]
 fn a_failed_join_killed_at_every_crossing_ends_as_it_would_have_ended() {
     every_crossing("failed join");
+}
+
+#[test]
+fn a_master_that_seals_its_keys_killed_at_every_crossing_ends_as_it_would_have_ended() {
+    every_crossing("sealed master");
+}
+
+#[test]
+fn a_further_master_killed_at_every_crossing_ends_as_it_would_have_ended() {
+    every_crossing("further master");
+}
+
+#[test]
+fn a_failed_control_plane_killed_at_every_crossing_ends_as_it_would_have_ended() {
+    every_crossing("failed control plane");
 }
 
 #[test]

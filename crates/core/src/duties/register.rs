@@ -13,23 +13,31 @@ use std::time::Duration;
 /// Nothing depends on the register of an established cluster but workers that join, and they wait for it.
 const LOOK_EVERY: Duration = Duration::from_secs(10 * 60);
 
+/// How long after its start an agent looks often for a lock of its own that came late, and how often.
+const LATE_FOR: Duration = Duration::from_secs(10 * 60);
+const LATE_EVERY: Duration = Duration::from_secs(60);
+
 #[derive(Default)]
 pub(super) struct RegisterDuty {
-    /// When this machine's own lock was looked for last.
-    looked: Cell<Option<Duration>>,
+    /// When this machine's own lock was looked for first and last, by uptime.
+    looked: Cell<Option<(Duration, Duration)>>,
 }
 
 impl RegisterDuty {
-    /// A write of the lock that came late, after its turn was over, would lock the others out for ever.
-    async fn give_back(&self, node: &Node, store: &Store, attempt: &Attempt) -> Outcome<()> {
-        let now = node.world.time.uptime();
-        let is_new = self.looked.get().is_some_and(|at| now.saturating_sub(at) < LOOK_EVERY);
-        if is_new || attempt.kind != AttemptKind::ControlPlane {
-            return Ok(());
+    /// A write of the lock that came late, after its turn was over, would lock the others out for ever. When to look
+    /// again: such a write is one of minutes at most, sent by this life of the agent or by the one before.
+    async fn give_back(&self, node: &Node, store: &Store, attempt: &Attempt) -> Outcome<Duration> {
+        if attempt.kind != AttemptKind::ControlPlane {
+            return Ok(LOOK_EVERY);
         }
-        store.give_turn_back(attempt.id).await?;
-        self.looked.set(Some(now));
-        Ok(())
+        let now = node.world.time.uptime();
+        let (began, last) = self.looked.get().map_or((now, None), |(began, last)| (began, Some(last)));
+        let every = if now.saturating_sub(began) < LATE_FOR { LATE_EVERY } else { LOOK_EVERY };
+        if last.is_none_or(|last| now.saturating_sub(last) >= every) {
+            store.give_turn_back(attempt.id).await?;
+            self.looked.set(Some((began, now)));
+        }
+        Ok(every)
     }
 }
 
@@ -49,7 +57,7 @@ impl Duty for RegisterDuty {
             return Ok(LOOK_EVERY);
         };
         let store = Store::of(node);
-        self.give_back(node, &store, &attempt).await?;
+        let after = self.give_back(node, &store, &attempt).await?;
         if !leads(node).await? {
             return Ok(FOLLOWING);
         }
@@ -69,6 +77,6 @@ impl Duty for RegisterDuty {
             }
             Some(_) => {}
         }
-        Ok(LOOK_EVERY)
+        Ok(after)
     }
 }

@@ -76,6 +76,9 @@ async fn places(node: &Node, api: &Api) -> Outcome<Places> {
     Ok(Places { nodes, endpoints: endpoints.into_iter().collect(), away })
 }
 
+/// A member that is asked for the list.
+type Asked<'a> = LocalBoxFuture<'a, Outcome<(String, Vec<Member>)>>;
+
 /// The first answer that a quorum stands behind. All are asked at once: a machine that is gone takes long not to answer.
 async fn linearizable(client: &Client, places: &Places) -> Outcome<(String, Vec<Member>)> {
     let endpoints = &places.endpoints;
@@ -84,8 +87,7 @@ async fn linearizable(client: &Client, places: &Places) -> Outcome<(String, Vec<
             let answer = async move { Ok((endpoint.clone(), client.members(endpoint, linearizable).await?)) };
             answer.boxed_local()
         });
-        let asked: Vec<LocalBoxFuture<'_, Outcome<(String, Vec<Member>)>>> = asked.collect();
-        select_ok(asked)
+        select_ok(asked.collect::<Vec<Asked<'_>>>())
     };
     let failure = match ask(true).await {
         Ok((answer, _)) => return Ok(answer),

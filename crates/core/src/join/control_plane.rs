@@ -125,7 +125,7 @@ impl Joiner {
             let now = node.world.time.uptime();
             if asked.is_none_or(|at| now.saturating_sub(at) >= GONE_EVERY) {
                 asked = Some(now);
-                match self.from_gone(node, &seen, &recorded).await? {
+                match self.take_over(node, &seen, &recorded).await? {
                     Ok(turn) => return Ok(turn),
                     Err(why) => lives = why,
                 }
@@ -140,7 +140,7 @@ impl Joiner {
     }
 
     /// Takes the lock from a holder that is gone; why it is not, otherwise.
-    async fn from_gone(
+    async fn take_over(
         &self,
         node: &Node,
         seen: &SeenLock,

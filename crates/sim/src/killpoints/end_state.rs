@@ -17,7 +17,15 @@ pub struct EndState(BTreeSet<String>);
 impl EndState {
     pub(super) fn of(universe: &Universe) -> EndState {
         let mut facts = BTreeSet::new();
-        for (key, object) in &universe.store.borrow().objects {
+        // The report of an instance that was replaced is archived when the master comes to it, and stays until then.
+        let dead: Vec<String> = universe
+            .machines
+            .iter()
+            .filter(|machine| machine.is_dead())
+            .map(|machine| machine.identity.key())
+            .collect();
+        let is_left = |key: &str| !dead.iter().any(|identity| key.ends_with(&format!("nodes/{identity}/report.json")));
+        for (key, object) in universe.store.borrow().objects.iter().filter(|(key, _)| is_left(key)) {
             facts.insert(format!("store: {key}"));
             if *key == format!("{CLUSTER}/cluster.json")
                 && let Ok(register) = serde_json::from_slice::<Register>(&object.body)

@@ -104,12 +104,17 @@ fn bootstrap(name: &'static str, about: &'static str, scenario: Scenario, victim
     }
 }
 
+/// Masters that hand the cluster's keys over.
+fn sealed(masters: u64) -> Scenario {
+    Scenario { pki: true, ..calm(masters, 0) }
+}
+
 /// All of them.
 pub fn stories() -> Vec<Story> {
     let claimed = Strike { machine: 0, at: At::First("objects.put", "/cluster.json"), how: How::Death };
     let rolled = Scenario { rolls: true, faults_last: minutes(30), ..calm(1, 2) };
     let duties = Scenario { faults_last: minutes(50), afterwards: minutes(10), ..calm(1, 1) };
-    vec![
+    let mut all = vec![
         bootstrap("first master", "a master makes the cluster", calm(1, 0), 0, &[]),
         bootstrap("worker", "a worker joins the cluster that is there", calm(1, 1), 1, &[0, 1]),
         bootstrap("early worker", "a worker waits for the cluster, and joins", calm(1, 1), 1, &[1, 0]),
@@ -153,6 +158,30 @@ pub fn stories() -> Vec<Story> {
             from_ready: true,
             most_of_a_kind: 1,
             ..bootstrap("rolled worker", "a worker is drained and replaced", rolled, 1, &[])
+        },
+    ];
+    all.extend(of_masters());
+    all
+}
+
+/// The keys are handed over.
+fn of_masters() -> Vec<Story> {
+    vec![
+        bootstrap("sealed master", "a master seals the keys, and makes the cluster with them", sealed(1), 0, &[]),
+        Story {
+            most_of_a_kind: 6,
+            ..bootstrap("further master", "a master joins the control plane", sealed(2), 1, &[0, 1])
+        },
+        Story {
+            most_of_a_kind: 3,
+            failure: Some(("kubeadm-join", "etcd-join")),
+            ..bootstrap(
+                "failed control plane",
+                "kubeadm join fails when its member was added; it is taken back and joins again",
+                sealed(2),
+                1,
+                &[0, 1],
+            )
         },
     ]
 }

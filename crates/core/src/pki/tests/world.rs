@@ -33,10 +33,13 @@ pub const KEY_FILE: &str = "/etc/kubestrap/pki.key";
 pub const OBJECT: &str = "test/pki/bundle";
 pub const UID: u128 = 9;
 
+/// Content, mode and owner.
+type Item = (Vec<u8>, u32, u32);
+
 /// Files by path: content, mode, owner; and what was written, in order.
 #[derive(Default)]
 pub struct Disk {
-    pub files: RefCell<BTreeMap<PathBuf, (Vec<u8>, u32, u32)>>,
+    pub files: RefCell<BTreeMap<PathBuf, Item>>,
     pub written: RefCell<Vec<String>>,
 }
 

@@ -22,7 +22,8 @@ pub fn replaced(lab: &mut Lab) -> Result<()> {
     for (number, leaves) in [true, false, true].into_iter().enumerate() {
         let began = Instant::now();
         let old = masters.remove(0);
-        let leads = await_leader(&masters[0], &[&masters[..], &[old.clone()]].concat())?.name() == old.name();
+        let leads =
+            await_leader(&masters[0], &[&masters[..], std::slice::from_ref(&old)].concat())?.name() == old.name();
         let way = if leaves { "leaves" } else { "loses its power" };
         lab.say(&format!("{} {way}{}", old.name(), if leads { "; it led" } else { "" }));
         if leaves {
