@@ -106,12 +106,15 @@ impl RegistryDuty {
         if let Some(at) = refresh_at.filter(|at| *at > now) {
             return Ok(until(now, at));
         }
-        for file in files.iter().filter(|file| is_dead(&file.state, now)) {
-            node.world.files.remove(&file.path)?;
-        }
+        // A dead one is written over when there is a new one, and taken away when there is none.
+        let bury = || {
+            let dead = files.iter().filter(|file| is_dead(&file.state, now));
+            dead.map(|file| node.world.files.remove(&file.path)).collect::<Outcome<()>>()
+        };
         let uptime = node.world.time.uptime();
         let again_at = self.troubles.borrow().get(api).map_or(Duration::ZERO, |trouble| trouble.again_at);
         if uptime < again_at {
+            bury()?;
             let ends = first_end(&files, now).map_or(LOOK_EVERY, |at| until(now, at));
             return Ok((again_at - uptime).min(ends));
         }
@@ -123,6 +126,7 @@ impl RegistryDuty {
                 Ok(until(node.world.time.now(), refresh_at))
             }
             Err(failure) => {
+                bury()?;
                 let left = first_end(&files, now).map(|at| until(now, at));
                 let after = self.trouble(node, api, &failure, left);
                 // A login that ends in the meantime is taken away then, and not later.
