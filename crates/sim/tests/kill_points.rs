@@ -19,7 +19,6 @@ const ELSEWHERE: &[(Method, &str)] = &[
     (Method::CloudCredentials, "`doctor` alone, which changes nothing"),
     (Method::CloudCompleteLifecycle, NO_HOOKS),
     (Method::CloudHeartbeat, NO_HOOKS),
-    (Method::HostDefaultAddress, "before there is a node: nothing was begun, and the next start asks again"),
 ];
 
 /// The instances of these stories have no hooks.

@@ -43,6 +43,16 @@ impl Universe {
             .or_else(|| self.left_of_the_dead(number))
             .or_else(|| self.register_lost())
             .or_else(|| self.keys_missing())
+            .or_else(|| self.place_is_empty())
+    }
+
+    /// The group has not started a machine yet in the place of one that was lost.
+    fn place_is_empty(&self) -> Option<String> {
+        let masters = self.machines.iter().filter(|machine| machine.role == Role::Master);
+        let lost = masters.clone().filter(|machine| machine.is_dead()).count() as u64;
+        let launched = masters.filter(|machine| machine.is_launched()).count() as u64;
+        let in_place = launched.saturating_sub(self.scenario.masters);
+        (in_place < lost.min(self.scenario.spare_masters)).then(|| "the place of a lost master is empty".to_owned())
     }
 
     fn unsettled_machine(&self, machine: &Machine, number: usize) -> Option<String> {

@@ -169,11 +169,11 @@ fn of_masters() -> Vec<Story> {
     vec![
         bootstrap("sealed master", "a master seals the keys, and makes the cluster with them", sealed(1), 0, &[]),
         Story {
-            most_of_a_kind: 6,
+            most_of_a_kind: 2,
             ..bootstrap("further master", "a master joins the control plane", sealed(2), 1, &[0, 1])
         },
         Story {
-            most_of_a_kind: 3,
+            most_of_a_kind: 1,
             failure: Some(("kubeadm-join", "etcd-join")),
             ..bootstrap(
                 "failed control plane",
