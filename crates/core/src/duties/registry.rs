@@ -108,8 +108,8 @@ impl RegistryDuty {
         }
         // A dead one is written over when there is a new one, and taken away when there is none.
         let bury = || {
-            let dead = files.iter().filter(|file| is_dead(&file.state, now));
-            dead.map(|file| node.world.files.remove(&file.path)).collect::<Outcome<()>>()
+            let mut dead = files.iter().filter(|file| is_dead(&file.state, now));
+            dead.try_for_each(|file| node.world.files.remove(&file.path))
         };
         let uptime = node.world.time.uptime();
         let again_at = self.troubles.borrow().get(api).map_or(Duration::ZERO, |trouble| trouble.again_at);

@@ -1,6 +1,6 @@
 //! etcd's members, and that they follow the truth: what they are and whether they answer ([`survey`]), which one is to go
-//! ([`decide`], pure), that it goes and takes with it what Kubernetes keeps of it ([`tidy`]), and how a master takes its
-//! own member away ([`leave`]).
+//! ([`decide`], pure), that it goes and takes with it what Kubernetes keeps of it ([`mod@tidy`]), and how a master takes its
+//! own member away ([`mod@leave`]).
 //!
 //! A removal that is sent to an etcd without quorum is carried out later, when nobody expects it. So the members are read
 //! linearisably before every one, and one at a time is removed. The last voter never is.

@@ -51,7 +51,7 @@ fn failed(path: &Path, why: String) -> Failure {
 
 /// Refuses (`Configuration`) when this machine's encryption at rest is not the one that was sealed: another path, none
 /// where there is one, or a file that is there and says something else. A file that is not there yet is no difference:
-/// [`super::place`] writes it.
+/// [`super::place()`] writes it.
 pub fn encryption_matches(node: &Node, material: &PkiMaterial) -> Outcome<()> {
     let differs = |why: String| {
         let attempted = "use the encryption at rest that the cluster's other masters have";

@@ -160,7 +160,7 @@ impl Cluster {
     /// What etcd does with a change that a client asks this member for.
     ///
     /// # Errors
-    /// Its refusal; [`TIMED_OUT`] when there is no quorum, and then the change may still come.
+    /// Its refusal; `TIMED_OUT` when there is no quorum, and then the change may still come.
     pub fn ask(&mut self, own: u64, change: &Change, patience: Patience) -> Result<u64, Refusal> {
         self.settle();
         self.check(own, change, patience)?;
