@@ -6,7 +6,7 @@ use super::visitor::{self, Visitor};
 use super::wait::{Memory, usable_bundle};
 use crate::ecr::wiring;
 use crate::etcd::{self, Own};
-use crate::journal::{Attempt, AttemptKind, Entry, Journal};
+use crate::journal::{Attempt, AttemptKind, Entry};
 use crate::kube::Api;
 use crate::kubeadm::documents;
 use crate::kubeadm::machine::Machine;
@@ -17,7 +17,7 @@ use crate::model::register::Register;
 use crate::node::{Event, Node};
 use crate::pki;
 use crate::ports::{JobEnd, JobState};
-use crate::steps::holder;
+use crate::steps::{holder, journal};
 use crate::store::Store;
 use crate::store::bundle::VerifiedBundle;
 use crate::store::gone::MachineWatch;
@@ -377,10 +377,6 @@ async fn register(node: &Node, attempt: &Attempt) -> Outcome<Register> {
     let found = Store::of(node).register().await?.map(|seen| seen.register);
     let ours = found.filter(|register| register.uid == attempt.uid && register.ca().is_some());
     ours.ok_or_else(|| Failure::new(Cause::HeldByOther, "join the control plane", "the register has just changed"))
-}
-
-fn journal(node: &Node) -> Journal {
-    Journal::new(node.world.files.clone(), node.world.time.clone())
 }
 
 fn failed(why: &str) -> Failure {
