@@ -4,14 +4,14 @@
 #[cfg(test)]
 mod tests;
 
-use super::cluster::{Http, MAX_BODY, MAX_FILE, Stamp, http, stamp, verified};
+use super::cluster::{Http, MAX_FILE, Stamp, ask, http, stamp, verified};
 use crate::adapters::files::Disk;
 use crate::adapters::net::{self, Names};
 use ::http::Request;
 use ::http::header::{CONTENT_TYPE, USER_AGENT};
 use async_trait::async_trait;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use kubestrap_core::ports::{ApiAnswer, Etcd, EtcdAccess, Files};
 use std::cell::RefCell;
@@ -89,11 +89,7 @@ impl Etcd for Gateway {
         let request = Request::builder().method("POST").uri(&url).header(USER_AGENT, "kubestrap");
         let request = request.header(CONTENT_TYPE, "application/json").body(Full::new(Bytes::from(body)));
         let request = request.map_err(|error| Failure::new(Cause::Internal, &attempted, error.to_string()))?;
-        let answer = client.request(request).await.map_err(|error| unanswered(&attempted, &error))?;
-        let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
-        let body = body.map_err(|error| unanswered(&attempted, &*error))?.to_bytes().to_vec();
-        Ok(ApiAnswer { status, body })
+        ask(&client, request).await.map_err(|error| unanswered(&attempted, &*error))
     }
 }
 

@@ -8,7 +8,8 @@ use clap::{Args, Subcommand};
 use kubestrap_core::ecr::wiring;
 use kubestrap_core::engine::{self, PlanRow, Wish};
 use kubestrap_core::gate::ReadOnly;
-use kubestrap_core::kubeadm::{documents, tools};
+use kubestrap_core::kubeadm::documents::{self, JoinTarget};
+use kubestrap_core::kubeadm::tools;
 use kubestrap_core::model::cause::{Cause, ExitCode, Failure, Outcome};
 use kubestrap_core::model::identity::Role;
 use kubestrap_core::model::names::BootstrapToken;
@@ -91,7 +92,7 @@ async fn documents_for(node: &Node) -> Outcome<Vec<Value>> {
     };
     let verified = verify(&object.body, &expectation.with_register(register.as_ref().map(|seen| &seen.register)))?;
     let bundle = verified.bundle();
-    Ok(documents::join(settings, identity, &bundle.endpoint, &bundle.ca_sha256, &bundle.token, flags.as_ref()))
+    Ok(documents::join(settings, identity, JoinTarget::from(bundle), flags.as_ref()))
 }
 
 fn word(wish: &Wish) -> &'static str {

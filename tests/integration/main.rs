@@ -35,6 +35,7 @@ mod s3;
 mod sealed;
 mod secrets;
 mod secrets_cloud;
+mod secrets_masters;
 mod secrets_memory;
 mod service;
 mod tokens;

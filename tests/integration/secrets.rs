@@ -1,6 +1,7 @@
 //! Secrets audit: a whole bootstrap with known secrets. None is in an argument, an environment, a log, a metric, a
 //! journal, an object of the store but the bundle's token, an answer of a verb, or a file that others may read.
-//! `secrets_cloud` does the same for credentials of AWS and of a proxy, `secrets_memory` for core dumps.
+//! `secrets_cloud` does the same for credentials of AWS and of a proxy, `secrets_masters` for several masters and what
+//! they hand to each other, `secrets_memory` for core dumps.
 
 use crate::audit::{Exec, Execs, Secrets, below, open_to_others, token_in};
 use crate::process::{Agent, PATIENCE};
@@ -29,6 +30,10 @@ pub const VERBS: &[&[&str]] = &[
     &["drift", "-o", "json"],
     &["rollout", "status"],
     &["rollout", "status", "-o", "json"],
+    &["pki", "status"],
+    &["pki", "status", "-o", "json"],
+    &["member", "list"],
+    &["member", "list", "-o", "json"],
 ];
 
 /// The secret halves of all tokens that there are now, as far as store and API show them, and the CA's key.
@@ -58,7 +63,7 @@ fn private_key(master: &Machine, name: &str) -> Option<String> {
 }
 
 /// Learns what is secret now.
-fn learn(known: &mut Secrets, world: &World, master: &Machine) {
+pub fn learn(known: &mut Secrets, world: &World, master: &Machine) {
     for key in ["ca.key", "sa.key", "etcd/ca.key", "front-proxy-ca.key"] {
         if let Some(line) = private_key(master, key) {
             known.add("a private key", &line);
@@ -76,7 +81,7 @@ fn learn(known: &mut Secrets, world: &World, master: &Machine) {
 }
 
 /// Learns the tokens in the documents that kubeadm was given; the folder was for its owner alone.
-fn learn_documents(secrets: &mut Secrets, execs: &[Exec]) {
+pub fn learn_documents(secrets: &mut Secrets, execs: &[Exec]) {
     for (text, mode) in execs.iter().flat_map(|exec| &exec.documents) {
         assert_eq!(*mode, 0o600, "{text}");
         if let Some(token) = token_in(text) {
@@ -98,7 +103,7 @@ fn slow_and_failing(master: &Machine, worker: &Machine) {
 }
 
 /// Objects of the store are for their writer alone, and only the bundle has a secret: its token, once.
-fn audit_store(world: &World, secrets: &Secrets) {
+pub fn audit_store(world: &World, secrets: &Secrets) {
     let store = world.store_path("");
     assert_eq!(open_to_others(&store), Vec::<String>::new());
     let mut bundles = 0;

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The largest answer that is read.
-pub(super) const MAX_BODY: usize = 4 * 1024 * 1024;
+const MAX_BODY: usize = 4 * 1024 * 1024;
 /// The largest kubeconfig, certificate or token file.
 pub(super) const MAX_FILE: u64 = 1024 * 1024;
 /// A connection that is not made by then fails.
@@ -44,6 +44,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const CLIENTS: usize = 4;
 
 pub(super) type Http = Client<HttpsConnector<HttpConnector<Names>>, Full<Bytes>>;
+/// Why nobody answered, as hyper says it.
+pub(super) type Unanswered = Box<dyn std::error::Error + Send + Sync>;
 
 /// The Kubernetes API.
 pub struct Api {
@@ -160,6 +162,14 @@ pub(super) fn http(names: &Names, tls: ClientConfig) -> Http {
         .build(https)
 }
 
+/// Sends a request and reads its answer, up to [`MAX_BODY`]. The errors are hyper's, for [`net::explain`].
+pub(super) async fn ask(http: &Http, request: Request<Full<Bytes>>) -> Result<ApiAnswer, Unanswered> {
+    let answer = http.request(request).await?;
+    let status = answer.status().as_u16();
+    let body = Limited::new(answer.into_body(), MAX_BODY).collect().await?.to_bytes().to_vec();
+    Ok(ApiAnswer { status, body })
+}
+
 #[async_trait(?Send)]
 impl Cluster for Api {
     async fn call(&self, request: ApiRequest) -> Outcome<ApiAnswer> {
@@ -177,11 +187,7 @@ impl Cluster for Api {
         let body = Full::new(request.body.map(|(_, body)| Bytes::from(body)).unwrap_or_default());
         let ready = builder.body(body);
         let ready = ready.map_err(|error| Failure::new(Cause::Internal, &attempted, error.to_string()))?;
-        let answer = speaker.http.request(ready).await.map_err(|error| unanswered(&attempted, &error))?;
-        let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
-        let body = body.map_err(|error| unanswered(&attempted, &*error))?.to_bytes().to_vec();
-        Ok(ApiAnswer { status, body })
+        ask(&speaker.http, ready).await.map_err(|error| unanswered(&attempted, &*error))
     }
 }
 

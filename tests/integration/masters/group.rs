@@ -8,7 +8,7 @@ use crate::world::{Machine, World};
 use serde_json::Value;
 
 /// 32 bytes, in base64. Nothing else is sealed with it.
-const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n";
+pub const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n";
 /// kubeadm's minutes are seconds.
 pub const QUICK: &str = "timeout_scale: 0.03\n";
 

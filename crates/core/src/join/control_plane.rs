@@ -8,14 +8,14 @@ use crate::ecr::wiring;
 use crate::etcd::{self, Own};
 use crate::journal::{Attempt, AttemptKind, Entry};
 use crate::kube::Api;
-use crate::kubeadm::documents;
+use crate::kubeadm::documents::{self, JoinTarget};
 use crate::kubeadm::machine::Machine;
 use crate::kubeadm::reset::{self, ResetProof};
-use crate::kubeadm::run::{self, Ended};
+use crate::kubeadm::run::{self, Documented, Ended};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::register::Register;
 use crate::node::{Event, Node};
-use crate::pki;
+use crate::pki::{self, PkiMaterial};
 use crate::ports::{JobEnd, JobState};
 use crate::steps::{holder, journal};
 use crate::store::Store;
@@ -57,6 +57,13 @@ impl Default for Joiner {
     fn default() -> Self {
         Joiner { memory: RefCell::default(), members: MachineWatch::new(), holder: MachineWatch::of_lock() }
     }
+}
+
+/// What a join needs besides its turn.
+struct Ready {
+    visitor: Visitor,
+    bundle: VerifiedBundle,
+    material: PkiMaterial,
 }
 
 /// Where an attempt stands, when it is its turn.
@@ -169,10 +176,11 @@ impl Joiner {
 
     async fn in_turn(&self, node: &Node, attempt: &Attempt, register: &Register, turn: &JoinTurn) -> Outcome<()> {
         let began = self.prepare(node, attempt, register, turn).await;
-        let (visitor, bundle) = match began {
+        let ready = match began {
             Ok(ready) => ready,
             Err(failure) => return Err(given_back(node, attempt, failure).await),
         };
+        let Ready { visitor, bundle, material } = ready;
         let job = node.world.jobs.observe(&run::job_name("join")).await?;
         let machine = Machine::look(&*node.world.files)?;
         let own = etcd::own_member(node, &visitor.api, &visitor.etcd).await?;
@@ -182,11 +190,11 @@ impl Joiner {
                 let skip = ["--skip-phases", PHASES_BEFORE_MEMBER];
                 start(node, attempt, &visitor, &bundle, &skip).await?
             }
-            Way::Start => self.start_anew(node, attempt, register, &visitor, &bundle).await?,
+            Way::Start => self.start_anew(node, attempt, &material, &visitor, &bundle).await?,
             Way::Reset => {
                 let failure = failed("an earlier attempt did not come to its end");
                 self.undo(node, attempt, &visitor, failure).await?;
-                self.start_anew(node, attempt, register, &visitor, &bundle).await?
+                self.start_anew(node, attempt, &material, &visitor, &bundle).await?
             }
         };
         node.world.files.remove(&documents::path("join"))?;
@@ -202,14 +210,9 @@ impl Joiner {
         Err(given_back(node, attempt, failure).await)
     }
 
-    /// What a join needs besides its turn.
-    async fn prepare(
-        &self,
-        node: &Node,
-        attempt: &Attempt,
-        register: &Register,
-        turn: &JoinTurn,
-    ) -> Outcome<(Visitor, VerifiedBundle)> {
+    /// What a join needs besides its turn. The sealed keys are opened once: KMS is asked once, and a passphrase is
+    /// stretched once.
+    async fn prepare(&self, node: &Node, attempt: &Attempt, register: &Register, turn: &JoinTurn) -> Outcome<Ready> {
         debug_assert_eq!(turn.attempt(), attempt.id);
         let bundle = usable_bundle(node, &self.memory).await?;
         check_skew(node, &bundle).await?;
@@ -220,7 +223,7 @@ impl Joiner {
         };
         pki::encryption_matches(node, &material)?;
         let visitor = visitor::enter(node, &material, &bundle.bundle().endpoint)?;
-        Ok((visitor, bundle))
+        Ok(Ready { visitor, bundle, material })
     }
 
     /// A clean machine: waits until etcd can take a member, places the keys and runs kubeadm.
@@ -228,18 +231,14 @@ impl Joiner {
         &self,
         node: &Node,
         attempt: &Attempt,
-        register: &Register,
+        material: &PkiMaterial,
         visitor: &Visitor,
         bundle: &VerifiedBundle,
     ) -> Outcome<Ended> {
         if let Err(failure) = self.room(node, visitor).await {
             return Ok(Ended::Badly(failure));
         }
-        // Read again, so that nothing is kept in memory over the wait.
-        let Some(material) = pki::fetch(node, register).await? else {
-            return Ok(Ended::Badly(failed("the sealed PKI vanished from the store")));
-        };
-        pki::place(node, &material)?;
+        pki::place(node, material)?;
         start(node, attempt, visitor, bundle, &[]).await
     }
 
@@ -301,22 +300,11 @@ async fn start(
 ) -> Outcome<Ended> {
     let bundle = bundle.bundle();
     let flags = wiring::flags(node)?;
-    let documents = documents::join_control_plane(
-        &node.settings,
-        &node.identity,
-        &bundle.endpoint,
-        &bundle.ca_sha256,
-        &bundle.token,
-        flags.as_ref(),
-    );
-    let path = documents::path("join");
-    node.world.files.write(&path, documents::render(&documents)?.as_bytes(), 0o600)?;
-    let (text, root_flags) = (path.to_string_lossy(), documents::root_flags(node));
-    let mut argv = vec!["kubeadm", "join", "--config", &*text];
-    argv.extend_from_slice(more);
-    argv.extend(root_flags.iter().map(String::as_str));
+    let documents =
+        documents::join_control_plane(&node.settings, &node.identity, JoinTarget::from(bundle), flags.as_ref());
     node.wait_for(format!("`kubeadm join` to {} as a control plane", bundle.endpoint));
-    match run::start(node, "join", &attempt.id.to_string(), &argv, JOIN_DEADLINE).await {
+    let run = Documented { command: "join", attempt: attempt.id, documents: &documents, more, deadline: JOIN_DEADLINE };
+    match run::start_documented(node, &run).await {
         Ok(()) => ended(node, attempt, visitor).await,
         Err(failure) => Ok(Ended::Badly(failure)),
     }

@@ -5,6 +5,7 @@
 
 use crate::config::settings::{CloudProvider, EndSettings, NodeSettings, Settings};
 use crate::ecr::wiring::{BIN_FLAG, CONFIG_FLAG, KubeletFlags};
+use crate::model::bundle::JoinBundle;
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::identity::Identity;
 use crate::model::names::{BootstrapToken, CaHash, Endpoint};
@@ -132,22 +133,37 @@ fn cluster(settings: &Settings, version: &KubeVersion) -> Value {
     document
 }
 
+/// The cluster that `kubeadm join` is told: where it is, whose it is, and what lets one in.
+#[derive(Debug, Clone, Copy)]
+pub struct JoinTarget<'a> {
+    /// Of the control plane.
+    pub endpoint: &'a Endpoint,
+    /// The pin of the cluster CA.
+    pub ca: &'a CaHash,
+    /// A bootstrap token of the cluster.
+    pub token: &'a BootstrapToken,
+}
+
+impl<'a> From<&'a JoinBundle> for JoinTarget<'a> {
+    fn from(bundle: &'a JoinBundle) -> Self {
+        JoinTarget { endpoint: &bundle.endpoint, ca: &bundle.ca_sha256, token: &bundle.token }
+    }
+}
+
 /// The document of a worker's `kubeadm join`, by token and CA hash; `providers` as for [`init`].
 pub fn join(
     settings: &Settings,
     identity: &Identity,
-    endpoint: &Endpoint,
-    ca: &CaHash,
-    token: &BootstrapToken,
+    target: JoinTarget<'_>,
     providers: Option<&KubeletFlags>,
 ) -> Vec<Value> {
     let join = json!({
         "apiVersion": API_VERSION,
         "kind": "JoinConfiguration",
         "discovery": { "bootstrapToken": {
-            "apiServerEndpoint": endpoint.as_str(),
-            "caCertHashes": [ca.as_str()],
-            "token": token.expose().expose(),
+            "apiServerEndpoint": target.endpoint.as_str(),
+            "caCertHashes": [target.ca.as_str()],
+            "token": target.token.expose().expose(),
         } },
         "nodeRegistration": registration(settings, identity, providers),
         "timeouts": { "discovery": DISCOVERY_TIMEOUT },
@@ -159,13 +175,11 @@ pub fn join(
 pub fn join_control_plane(
     settings: &Settings,
     identity: &Identity,
-    endpoint: &Endpoint,
-    ca: &CaHash,
-    token: &BootstrapToken,
+    target: JoinTarget<'_>,
     providers: Option<&KubeletFlags>,
 ) -> Vec<Value> {
     let own = json!({ "controlPlane": { "localAPIEndpoint": { "advertiseAddress": identity.address.to_string() } } });
-    let mut documents = join(settings, identity, endpoint, ca, token, providers);
+    let mut documents = join(settings, identity, target, providers);
     for document in &mut documents {
         let patched = std::mem::replace(document, own.clone());
         // What a patch says of it wins.
@@ -352,7 +366,8 @@ mod tests {
         let settings = testing::settings("role: worker\n");
         let endpoint = Endpoint::parse("api.example.com:6443").expect("endpoint");
         let ca = CaHash::from_digest(&[1; 32]);
-        let documents = join(&settings, &testing::identity("w1"), &endpoint, &ca, &token(), None);
+        let target = JoinTarget { endpoint: &endpoint, ca: &ca, token: &token() };
+        let documents = join(&settings, &testing::identity("w1"), target, None);
         insta::assert_snapshot!(render(&masked(&documents)).expect("yaml"));
     }
 
@@ -361,10 +376,12 @@ mod tests {
         let mut settings = testing::settings("role: master\n");
         let endpoint = Endpoint::parse("api.example.com:6443").expect("endpoint");
         let (identity, ca) = (testing::identity("m2"), CaHash::from_digest(&[1; 32]));
+        let token = token();
+        let target = JoinTarget { endpoint: &endpoint, ca: &ca, token: &token };
         let own = |settings: &Settings| {
-            let mut documents = join_control_plane(settings, &identity, &endpoint, &ca, &token(), None);
+            let mut documents = join_control_plane(settings, &identity, target, None);
             let own = documents[0].as_object_mut().and_then(|document| document.remove("controlPlane"));
-            assert_eq!(documents, join_without_own(settings, &identity, &endpoint, &ca));
+            assert_eq!(documents, join_without_own(settings, &identity, target));
             own.expect("a control plane")["localAPIEndpoint"].clone()
         };
         assert_eq!(own(&settings), json!({ "advertiseAddress": "10.0.0.1" }));
@@ -373,8 +390,8 @@ mod tests {
         assert_eq!(own(&settings), json!({ "advertiseAddress": "10.0.0.1", "bindPort": 7443 }));
     }
 
-    fn join_without_own(settings: &Settings, identity: &Identity, endpoint: &Endpoint, ca: &CaHash) -> Vec<Value> {
-        let mut documents = join(settings, identity, endpoint, ca, &token(), None);
+    fn join_without_own(settings: &Settings, identity: &Identity, target: JoinTarget<'_>) -> Vec<Value> {
+        let mut documents = join(settings, identity, target, None);
         if let Some(document) = documents[0].as_object_mut() {
             document.remove("controlPlane");
         }

@@ -1,9 +1,12 @@
 //! A kubeadm run as a named job that outlives the agent.
 
+use super::documents;
 use crate::model::cause::{Failure, Outcome};
 use crate::node::Node;
 use crate::ports::{JobEnd, JobSpec, JobState};
+use serde_json::Value;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// How often a running job is looked at. It is a lock and a small file, and every worker waits for it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -68,6 +71,33 @@ pub async fn start(node: &Node, command: &str, run: &str, argv: &[&str], deadlin
         deadline,
     };
     node.world.jobs.start(&job).await
+}
+
+/// A kubeadm command that is told in documents what to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Documented<'a> {
+    /// `init` or `join`.
+    pub command: &'a str,
+    /// Which attempt it belongs to.
+    pub attempt: Uuid,
+    /// They hold a token.
+    pub documents: &'a [Value],
+    /// Further arguments.
+    pub more: &'a [&'a str],
+    /// After which it is ended.
+    pub deadline: Duration,
+}
+
+/// Writes the documents to a file of mode 0600 ([`documents::path`]), which is the caller's to remove when kubeadm has
+/// ended, and starts the command.
+pub async fn start_documented(node: &Node, run: &Documented<'_>) -> Outcome<()> {
+    let path = documents::path(run.command);
+    node.world.files.write(&path, documents::render(run.documents)?.as_bytes(), 0o600)?;
+    let (path, root_flags) = (path.to_string_lossy(), documents::root_flags(node));
+    let mut argv = vec!["kubeadm", run.command, "--config", &*path];
+    argv.extend_from_slice(run.more);
+    argv.extend(root_flags.iter().map(String::as_str));
+    start(node, run.command, &run.attempt.to_string(), &argv, run.deadline).await
 }
 
 /// Starts a kubeadm command and waits for its end. A vanished job is a failure, to be repeated.

@@ -7,7 +7,7 @@ use crate::journal::{Attempt, AttemptKind, Entry};
 use crate::kube::{Api, tokens};
 use crate::kubeadm::machine::Machine;
 use crate::kubeadm::reset::{self, ResetProof};
-use crate::kubeadm::run::{self, Ended};
+use crate::kubeadm::run::{self, Documented, Ended};
 use crate::kubeadm::{documents, tools};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::node::Node;
@@ -138,16 +138,16 @@ async fn start(node: &Node, attempt: &Attempt, more: &[&str]) -> Outcome<Ended> 
     let token = tokens::random_token(&*node.world.time);
     let flags = wiring::flags(node)?;
     let documents = documents::init(&node.settings, &node.identity, &tools.kubeadm, &token, flags.as_ref());
-    let path = documents::path("init");
-    node.world.files.write(&path, documents::render(&documents)?.as_bytes(), 0o600)?;
-    let (path, root_flags) = (path.to_string_lossy(), documents::root_flags(node));
-    let mut argv = vec!["kubeadm", "init", "--config", &*path, "--skip-token-print"];
-    argv.extend_from_slice(more);
-    argv.extend(root_flags.iter().map(String::as_str));
-    match run::start_and_wait(node, "init", &attempt.id.to_string(), &argv, INIT_DEADLINE).await {
-        Ok(()) => Ok(Ended::Well),
-        Err(failure) => Ok(Ended::Badly(failure)),
-    }
+    let more = [&["--skip-token-print"], more].concat();
+    let run = Documented {
+        command: "init",
+        attempt: attempt.id,
+        documents: &documents,
+        more: &more,
+        deadline: INIT_DEADLINE,
+    };
+    run::start_documented(node, &run).await?;
+    run::wait(node, "init").await
 }
 
 /// The proof for every later life: this attempt made this CA.

@@ -8,10 +8,10 @@ use crate::join::check_skew;
 use crate::join::wait::{Memory, usable_bundle};
 use crate::journal::{Attempt, AttemptKind, Entry};
 use crate::kube::Api;
-use crate::kubeadm::documents;
+use crate::kubeadm::documents::{self, JoinTarget};
 use crate::kubeadm::machine::{BOOTSTRAP_CONF, Machine};
 use crate::kubeadm::reset::{self, ResetProof};
-use crate::kubeadm::run::{self, Ended};
+use crate::kubeadm::run::{self, Documented, Ended};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::node::Node;
 use crate::ports::{JobEnd, JobState};
@@ -123,7 +123,8 @@ fn concluded(node: &Node, ended: Ended) -> Outcome<()> {
         Ended::Badly(failure) => given_up(node, failure),
         Ended::Vanished => {
             let why = "its process vanished (power loss, or it was killed)";
-            Err(Failure::new(Cause::ToolFailed, "run `kubeadm join`", why).advise("it is repeated by itself"))
+            let failure = Failure::new(Cause::ToolFailed, "run `kubeadm join`", why);
+            given_up(node, failure.advise("it is repeated by itself"))
         }
     }
 }
@@ -153,25 +154,18 @@ fn record(node: &Node, bundle: &VerifiedBundle) -> Outcome<Attempt> {
 async fn join(node: &Node, bundle: &VerifiedBundle, attempt: &Attempt) -> Outcome<()> {
     let bundle = bundle.bundle();
     let flags = wiring::flags(node)?;
-    let documents = documents::join(
-        &node.settings,
-        &node.identity,
-        &bundle.endpoint,
-        &bundle.ca_sha256,
-        &bundle.token,
-        flags.as_ref(),
-    );
-    let path = documents::path("join");
-    node.world.files.write(&path, documents::render(&documents)?.as_bytes(), 0o600)?;
-    let (text, root_flags) = (path.to_string_lossy(), documents::root_flags(node));
-    let mut argv = vec!["kubeadm", "join", "--config", &*text];
-    argv.extend(root_flags.iter().map(String::as_str));
+    let documents = documents::join(&node.settings, &node.identity, JoinTarget::from(bundle), flags.as_ref());
     node.wait_for(format!("`kubeadm join` to {}", bundle.endpoint));
-    let result = run::start_and_wait(node, "join", &attempt.id.to_string(), &argv, JOIN_DEADLINE).await;
-    node.world.files.remove(&path)?;
-    if let Err(failure) = result {
-        return given_up(node, failure);
+    let run =
+        Documented { command: "join", attempt: attempt.id, documents: &documents, more: &[], deadline: JOIN_DEADLINE };
+    let ended = match run::start_documented(node, &run).await {
+        Ok(()) => run::wait(node, "join").await?,
+        Err(failure) => Ended::Badly(failure),
+    };
+    if ended != Ended::Well {
+        return concluded(node, ended);
     }
+    node.world.files.remove(&documents::path("join"))?;
     let local = Machine::look(&*node.world.files)?.ca;
     if local.as_ref() != Some(&bundle.ca_sha256) {
         let has = local.map_or_else(|| "none".to_owned(), |ca| ca.to_string());

@@ -124,9 +124,10 @@ pub(super) fn kubeadm_patch(bytes: &[u8]) {
     let token = BootstrapToken::parse(TOKEN).expect("a token");
     let endpoint = Endpoint::parse("api.example.com:6443").expect("an endpoint");
     let ca = CaHash::parse(&ca()).expect("a pin");
+    let target = documents::JoinTarget { endpoint: &endpoint, ca: &ca, token: &token };
     for documents in [
         documents::init(&settings, &identity, &version, &token, None),
-        documents::join(&settings, &identity, &endpoint, &ca, &token, None),
+        documents::join(&settings, &identity, target, None),
     ] {
         is_ours(&documents);
         let Ok(yaml) = documents::render(&documents) else { continue };

@@ -1,10 +1,12 @@
+mod agents;
 mod world;
 
 use super::*;
 use crate::kubeadm::machine::MANIFESTS;
 use crate::ports::Time;
+use agents::Agents;
 use jiff::SignedDuration;
-use world::{Agents, KEYS, Masters, PODS};
+use world::{KEYS, Masters, PODS};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const MANY_DAYS: i64 = 4 * 24 * 60;

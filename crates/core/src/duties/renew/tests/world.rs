@@ -9,7 +9,7 @@ use crate::ports::{
     Access, ApiAnswer, ApiRequest, Cluster, FileInfo, FileKind, Files, JobEnd, JobSpec, JobState, Jobs, Nobody, Time,
     ToolOutput,
 };
-use crate::store::fake::{FakeTime, Lab, ca, run};
+use crate::store::fake::{FakeTime, Lab, ca};
 use crate::store::gone::tests::Ec2Says;
 use crate::testing::{identity, settings};
 use crate::world::{Ports, World};
@@ -24,9 +24,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use uuid::Uuid;
-
-use super::super::RenewDuty;
-use crate::engine::Duty;
 
 /// Its two dates are replaced; nobody here checks a signature.
 const TEMPLATE: &str = include_str!("../leaf_template.pem");
@@ -78,7 +75,7 @@ pub struct Host {
     /// The agent dies before (even) or after (odd) this gated call that changes something.
     pub kill: Cell<Option<usize>>,
     pub gated: Cell<usize>,
-    dead: Cell<bool>,
+    pub dead: Cell<bool>,
     pub notes: RefCell<Vec<String>>,
     ends: Cell<Timestamp>,
 }
@@ -365,7 +362,7 @@ impl Masters {
         })
     }
 
-    fn look(&self) {
+    pub fn look(&self) {
         self.hosts.iter().for_each(|host| host.pass());
         let down = |host: &&Rc<Host>| PODS.iter().any(|pod| !host.is_up(pod));
         self.worst.set(self.worst.get().max(self.hosts.iter().filter(down).count()));
@@ -415,7 +412,7 @@ impl Masters {
         lease.as_ref().and_then(|it| it["spec"]["holderIdentity"].as_str()).unwrap_or_default().to_owned()
     }
 
-    fn node(self: &Rc<Self>, index: usize) -> Node {
+    pub fn node(self: &Rc<Self>, index: usize) -> Node {
         let (host, none) =
             (self.hosts[index].clone(), Rc::new(Ec2Says(Err(Failure::new(Cause::Internal, "call", "none")))));
         let ports = Ports {
@@ -450,60 +447,5 @@ impl Time for Ahead {
     }
     fn random(&self, buffer: &mut [u8]) {
         self.0.random(buffer);
-    }
-}
-
-/// The agents of these machines.
-pub struct Agents {
-    pub masters: Rc<Masters>,
-    duties: Vec<RenewDuty>,
-    next: Vec<Timestamp>,
-    /// Agents that are stopped.
-    pub stopped: Vec<usize>,
-    pub failures: Vec<Failure>,
-}
-
-impl Agents {
-    pub fn of(masters: &Rc<Masters>) -> Agents {
-        let count = masters.hosts.len();
-        let next = vec![masters.lab.time.now(); count];
-        let duties = (0..count).map(|_| RenewDuty::default()).collect();
-        Agents { masters: masters.clone(), duties, next, stopped: Vec::new(), failures: Vec::new() }
-    }
-
-    /// Ticks for so long; an agent that died lives again after some seconds.
-    pub fn live(&mut self, minutes: i64) {
-        self.live_for(SignedDuration::from_mins(minutes));
-    }
-
-    pub fn live_for(&mut self, duration: SignedDuration) {
-        let time = self.masters.lab.time.clone();
-        let until = time.now() + duration;
-        while let Some(index) = (0..self.next.len()).filter(|n| !self.stopped.contains(n)).min_by_key(|n| self.next[*n])
-        {
-            let at = self.next[index].max(time.now());
-            time.pass(
-                Duration::try_from(at.min(until).max(time.now()).duration_since(time.now())).expect("not the past"),
-            );
-            self.masters.look();
-            if at >= until {
-                break;
-            }
-            let (node, host) = (self.masters.node(index), self.masters.hosts[index].clone());
-            let after = match run(self.duties[index].tick(&node)) {
-                _ if host.dead.take() => {
-                    host.kill.set(None);
-                    self.duties[index] = RenewDuty::default();
-                    Duration::from_secs(5)
-                }
-                Some(Ok(after)) => after,
-                Some(Err(failure)) => {
-                    self.failures.push(failure);
-                    Duration::from_secs(20)
-                }
-                None => panic!("a tick that does not end"),
-            };
-            self.next[index] = time.now() + SignedDuration::try_from(after).expect("a short time");
-        }
     }
 }
