@@ -11,8 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 const KEY_FILE: &str = "/etc/kubestrap/pki.key";
 /// What is configured after the keys were sealed anew.
 const OTHER_KEY: &str = "b3RoZXItMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=\n";
-/// Where a master may have secrets: what kubeadm and etcd keep, and the key that it is configured with.
-const ALLOWED: [&str; 3] = ["/etc/kubernetes", "/var/lib/etcd", KEY_FILE];
+/// Where a master may have secrets: what kubeadm and etcd keep (the stand-in for etcd in a folder of its own), and the key
+/// that it is configured with.
+const ALLOWED: [&str; 4] = ["/etc/kubernetes", "/var/lib/etcd", "/var/lib/kubestrap-standin", KEY_FILE];
 
 /// Runs a verb that logs every call.
 fn run(master: &Master, form: &str, arguments: &[&str]) -> Finished {
@@ -22,15 +23,19 @@ fn run(master: &Master, form: &str, arguments: &[&str]) -> Finished {
 /// What only `member remove` and `leave` print, and what `pki rewrap` does with two keys.
 fn changes(masters: &[Master], form: &str) -> Vec<Finished> {
     let first = &masters[0];
-    first.write(KEY_FILE, OTHER_KEY);
+    let configure = |key| {
+        first.write(KEY_FILE, key);
+        first.set_mode(KEY_FILE, 0o600);
+    };
+    configure(OTHER_KEY);
     let said = vec![
         // The stored keys do not open with it: errors are where secrets leak.
-        run(first, form, &["pki", "status"]).expect(21),
+        run(first, form, &["pki", "status"]).expect(21).says(&["another key"]),
         run(first, form, &["pki", "rewrap"]),
         run(first, form, &["member", "remove", "m2"]),
         run(&masters[1], form, &["leave", "--yes", "m2"]).expect(0),
     ];
-    first.write(KEY_FILE, KEY);
+    configure(KEY);
     said
 }
 
