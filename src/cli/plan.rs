@@ -67,7 +67,8 @@ impl Plan {
 async fn documents_for(node: &Node) -> Outcome<Vec<Value>> {
     let (settings, identity) = (&node.settings, &node.identity);
     let flags = wiring::intended_flags(node).await?;
-    if settings.role == Role::Master {
+    let master = settings.role == Role::Master;
+    if master && !steps::follows(node).await? {
         let version = match &settings.kubernetes.version {
             Some(version) => version.clone(),
             None => tools::versions(node).await?.kubeadm,
@@ -92,7 +93,8 @@ async fn documents_for(node: &Node) -> Outcome<Vec<Value>> {
     };
     let verified = verify(&object.body, &expectation.with_register(register.as_ref().map(|seen| &seen.register)))?;
     let bundle = verified.bundle();
-    Ok(documents::join(settings, identity, JoinTarget::from(bundle), flags.as_ref()))
+    let join = if master { documents::join_control_plane } else { documents::join };
+    Ok(join(settings, identity, JoinTarget::from(bundle), flags.as_ref()))
 }
 
 fn word(wish: &Wish) -> &'static str {

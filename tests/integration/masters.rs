@@ -173,6 +173,22 @@ fn masters_that_start_together_join_one_after_another() {
 }
 
 #[test]
+fn a_plan_of_a_further_master_shows_how_it_would_join() {
+    let (group, masters) = Group::of(1);
+    let second = group.master(2);
+    let before = second.picture("/");
+    for machine in [&second, &masters[0]] {
+        let plan = machine.run(&["plan"]).expect(0).stdout;
+        let of = |kind: &str| plan.contains(&format!("kind: {kind}"));
+        let joins = machine.name == second.name;
+        assert_eq!((of("JoinConfiguration"), of("ClusterConfiguration")), (joins, !joins), "{plan}");
+        assert_eq!(plan.contains("controlPlane:"), joins, "{plan}");
+        assert!(plan.contains("<secret>"), "{plan}");
+    }
+    assert!(second.picture("/") == before && group.lock().is_none(), "plan changed something");
+}
+
+#[test]
 fn without_a_key_there_is_one_master() {
     let group = Group::new();
     let first = group.with(1, "m1", 1, "");

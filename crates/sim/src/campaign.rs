@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A campaign of so many seeds must have seen everything that its scenario is about; a shorter one may miss the rarest.
-pub const TELLING: u64 = 400;
+pub const TELLING: u64 = 180;
 
 /// What many seeds of one scenario were.
 #[derive(Debug, Clone, Default)]

@@ -22,7 +22,7 @@ const SAID_EVERY: Duration = Duration::from_secs(10);
   cargo xtask simulate --scenario storm --seed 17 --story"
 )]
 struct Options {
-    /// Seeds in all, shared evenly by the scenarios
+    /// Seeds in all, shared by the scenarios; one whose seeds take long gets half as many
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
     /// The first seed of each scenario
@@ -81,11 +81,12 @@ impl Options {
     fn run(&self) -> Result<bool, String> {
         let scenarios = self.chosen()?;
         let began = Instant::now();
+        let shares: u64 = scenarios.iter().map(Scenario::share).sum();
         let mut total = Total::default();
         for scenario in &scenarios {
             let good = match self.seed {
                 Some(seed) => self.one(scenario, seed),
-                None => self.many(scenario, self.seeds.div_ceil(scenarios.len() as u64), &mut total),
+                None => self.many(scenario, (self.seeds * scenario.share()).div_ceil(shares), &mut total),
             };
             total.bad += u32::from(!good);
             if !good && !self.keep_going {

@@ -233,6 +233,14 @@ impl ClaimRegister {
     }
 }
 
+/// Whether this master joins, or joined, a cluster that another one made, as things stand now. Errors: the store's, and
+/// those of reading the machine.
+pub async fn follows(node: &Node) -> Outcome<bool> {
+    let attempt = journal(node).attempt()?;
+    let began = attempt.is_some_and(|attempt| attempt.kind == AttemptKind::ControlPlane);
+    Ok(began || matches!(look(node).await?.1, Decision::Follow(_)))
+}
+
 async fn look(node: &Node) -> Outcome<(Option<Seen>, Decision)> {
     let seen = Store::of(node).register().await?;
     let attempt = journal(node).attempt()?;

@@ -14,7 +14,7 @@ mod publish;
 mod registry;
 mod seal_pki;
 
-pub use claim::holder;
+pub use claim::{follows, holder};
 pub use endpoint::refuse_own as refuse_own_endpoint;
 pub(crate) use preflight::runtime_socket;
 

@@ -168,6 +168,13 @@ impl Scenario {
         steps || self.boot_clock.is_some() || self.login_life < 10 * self.skew.max(self.worker_skew)
     }
 
+    /// Its share of the seeds of a campaign over all scenarios: those of which a seed takes several times as long as others
+    /// (a control plane of several machines, a rollout, logins that end all the time) get half.
+    pub fn share(&self) -> u64 {
+        let short_logins = self.login_life < calm().login_life;
+        if self.pki || self.rolls || short_logins { 1 } else { 2 }
+    }
+
     /// Everything that must have been counted over the seeds of a campaign.
     pub fn expected(&self) -> BTreeSet<&'static str> {
         let on_ec2 = self.ground == Ground::Ec2;
