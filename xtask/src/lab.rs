@@ -1,6 +1,6 @@
 //! `cargo xtask lab`: nodes in namespaces. Dispatch only; `crates/lab` does the work.
 
-use crate::process::{cargo, check, programs};
+use crate::process::{build, programs};
 use clap::{Args, Subcommand};
 use kubestrap_lab::claim::Lock;
 use kubestrap_lab::folder::{self, Folder};
@@ -106,7 +106,7 @@ impl Programs {
         // Before a build of minutes, not after it.
         needs::check(folder)?;
         if self.kubestrap.is_none() || self.programs.is_none() {
-            check(&mut cargo(&["build", "--workspace", "--all-targets"]))?;
+            build()?;
         }
         let absolute = |path: PathBuf| std::path::absolute(path);
         Ok(Options {

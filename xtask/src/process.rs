@@ -23,6 +23,16 @@ pub fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// What only computes: its tests and its program are built optimised, as they take minutes otherwise.
+pub const SIMULATOR: [&str; 2] = ["kubestrap-sim", "kubestrap-simulate"];
+
+/// Builds everything but the simulator: the program, the stand-ins and the tests. Whatever needs one of them builds the
+/// same, for another selection of packages or targets has other features, and builds the AWS SDKs again.
+pub fn build() -> io::Result<()> {
+    let mut command = cargo(&["build", "--workspace", "--all-targets"]);
+    check(command.args(SIMULATOR.iter().flat_map(|package| ["--exclude", package])))
+}
+
 /// Runs a command to its end; an error names it when it fails.
 pub fn check(command: &mut Command) -> io::Result<()> {
     let status: ExitStatus = command.status().map_err(|error| {

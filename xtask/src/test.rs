@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything CI needs.
 
-use crate::process::{cargo, check, workspace};
+use crate::process::{SIMULATOR, build, cargo, workspace};
 use clap::Args;
 use kubestrap_testkit::moto::Moto;
 use std::io::{self, BufRead, BufReader};
@@ -28,7 +28,7 @@ impl Test {
     /// Builds every program, starts moto, runs every test. The last line has the totals.
     pub fn run(self) -> io::Result<()> {
         // The integration tests start the stand-ins they find next to the program.
-        check(&mut cargo(&["build", "--workspace", "--all-targets"]))?;
+        build()?;
         let moto = match self.no_moto {
             true => None,
             false => Some(Moto::start(&workspace().join("target/moto"))?),
@@ -58,17 +58,18 @@ impl Test {
     }
 
     /// The simulator's tests are minutes of computing, a quarter of it when they are optimised. Whoever asks for some
-    /// tests alone gets them as everything is built anyway.
+    /// tests alone gets all of them as they are built without it.
     fn commands(&self) -> Vec<Command> {
         if !self.arguments.is_empty() {
             let mut all = cargo(&["test", "--workspace", "--no-fail-fast"]);
             all.args(&self.arguments);
             return vec![all];
         }
-        vec![
-            cargo(&["test", "--workspace", "--exclude", "kubestrap-sim", "--no-fail-fast"]),
-            cargo(&["test", "--package", "kubestrap-sim", "--profile", "sim", "--no-fail-fast"]),
-        ]
+        let mut others = cargo(&["test", "--workspace", "--no-fail-fast"]);
+        others.args(SIMULATOR.iter().flat_map(|package| ["--exclude", package]));
+        let mut simulator = cargo(&["test", "--profile", "sim", "--no-fail-fast"]);
+        simulator.args(SIMULATOR.iter().flat_map(|package| ["--package", package]));
+        vec![others, simulator]
     }
 }
 

@@ -4,7 +4,7 @@
 //! Each judge must also refuse something bad first. One that refuses nothing (a cloud-init without its schema library
 //! says nothing and succeeds) would make this a check that cannot fail.
 
-use crate::process::{cargo, check, programs, workspace};
+use crate::process::{build, programs, workspace};
 use clap::Args;
 use kubestrap_lab::command::{Finished, finish, program, run};
 use kubestrap_lab::shipped::{self, START_SCRIPT, TAKE_APART, USER_DATA_LIMIT};
@@ -48,7 +48,7 @@ impl UnitsArgs {
         let kubestrap = match self.kubestrap {
             Some(path) => std::path::absolute(path)?,
             None => {
-                check(&mut cargo(&["build", "--workspace", "--all-targets"]))?;
+                build()?;
                 programs()?.join("kubestrap")
             }
         };

@@ -12,7 +12,7 @@ mod table;
 mod tap;
 mod world;
 
-use crate::process::{cargo, check, programs, workspace};
+use crate::process::{build, programs, workspace};
 use clap::Args;
 use latency::Latency;
 use memory::{Memory, Resident};
@@ -72,7 +72,7 @@ struct Seen {
 impl Bench {
     /// Measures, prints the table, writes `target/bench.json`.
     pub fn run(self) -> io::Result<()> {
-        check(&mut cargo(&["build", "--quiet", "--workspace", "--all-targets"]))?;
+        build()?;
         let (kubestrap, build) = self.program()?;
         if self.ecr {
             return ecr::run(kubestrap, &build, self.ecr_login.as_deref());

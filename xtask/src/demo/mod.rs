@@ -38,7 +38,7 @@ impl Demo {
     /// Builds, starts the nodes, shows them until all are nodes of the cluster, prints the cluster, cleans up.
     pub fn run(self) -> io::Result<()> {
         println!("{INTRODUCTION}");
-        world::build()?;
+        crate::process::build()?;
         let mut world = World::new()?;
         let (sender, lines) = mpsc::channel();
         // The workers first: they wait for a master that does not exist yet, as they would on EC2.

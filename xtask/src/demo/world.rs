@@ -1,6 +1,6 @@
 //! The machines of the demo: a folder each, and a process.
 
-use crate::process::{cargo, check, programs};
+use crate::process::{check, programs};
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader};
 use std::net::TcpListener;
@@ -41,12 +41,6 @@ struct Machine {
     name: &'static str,
     child: Child,
     _runtime_socket: UnixListener,
-}
-
-/// Builds the program and the stand-ins.
-pub fn build() -> io::Result<()> {
-    // The same build as the tests': another selection of packages has other features, and builds the AWS SDKs again.
-    check(&mut cargo(&["build", "--workspace", "--all-targets"]))
 }
 
 impl World {

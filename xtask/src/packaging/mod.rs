@@ -9,7 +9,7 @@ mod start;
 mod tags;
 mod templates;
 
-use crate::process::{cargo, check, programs, workspace};
+use crate::process::{build, programs, workspace};
 use clap::Args;
 use kubestrap_lab::command::{Finished, finish, program, run};
 use kubestrap_lab::tree::write as put;
@@ -41,7 +41,7 @@ impl PackagingArgs {
         let kubestrap = match self.kubestrap {
             Some(path) => std::path::absolute(path)?,
             None => {
-                check(&mut cargo(&["build", "--workspace", "--all-targets"]))?;
+                build()?;
                 programs()?.join("kubestrap")
             }
         };

@@ -36,7 +36,7 @@ pub struct Soak {
 impl Soak {
     /// Builds, runs, judges.
     pub fn run(&self) -> io::Result<()> {
-        world::build()?;
+        crate::process::build()?;
         let length = Duration::try_from_secs_f64(self.minutes * 60.0).map_err(io::Error::other)?;
         let mut world = World::new()?;
         let result = self.tell(&mut world, length);

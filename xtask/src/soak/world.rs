@@ -1,6 +1,6 @@
 //! The cluster under test: folders as machines, the S3 stub as the store, stand-ins for kubeadm and the API server.
 
-use crate::process::{cargo, check, programs};
+use crate::process::{check, programs};
 use kubestrap_testkit::http::Background;
 use kubestrap_testkit::s3stub::{S3Stub, Script};
 use kubestrap_testkit::{apiserver, files};
@@ -29,11 +29,6 @@ const TOKEN_TTL: &str = "10m";
 const REPORT_EVERY: &str = "30s";
 /// An address for documentation (RFC 5737). Nobody connects to it.
 const ADDRESS: &str = "192.0.2.10";
-
-/// Builds the program and the stand-ins.
-pub fn build() -> io::Result<()> {
-    check(&mut cargo(&["build", "--workspace", "--all-targets"]))
-}
 
 /// The cluster; taken down when it is dropped.
 pub struct World {
