@@ -6,6 +6,7 @@ use crate::journal::{Entry, Journal};
 use crate::model::cause::{Cause, Failure, Outcome};
 use crate::model::report::{Phase, StepReport};
 use crate::node::{Event, Node};
+use futures_util::future::select;
 use std::time::Duration;
 
 /// A step that is still wanted after so many successful applies in a row is a defect, not a wait.
@@ -52,10 +53,10 @@ pub async fn bootstrap(node: &Node, steps: &[Box<dyn Step>]) -> Outcome<()> {
 }
 
 /// One pass: the name of the step that was applied, or none when nothing is wanted.
-async fn pass(node: &Node, steps: &[Box<dyn Step>]) -> Result<Option<&'static str>, (PatientStep, Failure)> {
+async fn pass<'a>(node: &Node, steps: &'a [Box<dyn Step>]) -> Result<Option<&'static str>, (PatientStep<'a>, Failure)> {
     for step in steps {
         let name = step.name();
-        let patient = |applied| PatientStep { name, patience: step.patience(node), applied };
+        let patient = |applied| PatientStep { step: &**step, name, patience: step.patience(node), applied };
         node.update(|status| status.step = Some(name));
         match step.check(node).await.map_err(|failure| (patient(false), failure))? {
             Verdict::Done(why) => done(node, name, &why),
@@ -68,8 +69,9 @@ async fn pass(node: &Node, steps: &[Box<dyn Step>]) -> Result<Option<&'static st
     Ok(None)
 }
 
-#[derive(Debug, Clone, Copy)]
-struct PatientStep {
+#[derive(Clone, Copy)]
+struct PatientStep<'a> {
+    step: &'a dyn Step,
     name: &'static str,
     patience: Duration,
     /// Whether it failed when it was applied, which the journal knows; otherwise its check failed.
@@ -138,7 +140,7 @@ fn give_up(node: &Node, step: &str, failure: &Failure) {
     let _ = journal.note(began).and_then(|()| journal.note(ended));
 }
 
-async fn back_off(node: &Node, step: PatientStep, failure: Failure, trouble: &mut Trouble) -> Outcome<()> {
+async fn back_off(node: &Node, step: PatientStep<'_>, failure: Failure, trouble: &mut Trouble) -> Outcome<()> {
     let now = node.world.time.uptime();
     if trouble.step != Some(step.name) || trouble.cause.is_none() {
         let (since, cause_since) = (now, now);
@@ -161,6 +163,6 @@ async fn back_off(node: &Node, step: PatientStep, failure: Failure, trouble: &mu
     let after = node.jitter(trouble.backoff.step().min(longest(failure.cause)));
     node.enter(Phase::Waiting);
     node.tell(&Event::Retrying { what: step.name, beside: false, failure: &failure, after });
-    node.world.time.sleep(after).await;
+    select(node.world.time.sleep(after), step.step.news(node)).await;
     Ok(())
 }

@@ -44,6 +44,11 @@ pub trait Step {
     async fn check(&self, node: &Node) -> Outcome<Verdict>;
     /// Does it. Killed at any point, the next check and apply converge.
     async fn apply(&self, node: &Node) -> Outcome<()>;
+    /// Completes when a check that has just failed may have another answer, so that its next attempt need not wait until
+    /// it is due. Most steps have no such news.
+    async fn news(&self, _node: &Node) {
+        std::future::pending().await
+    }
 }
 
 /// Bounded work that comes again.

@@ -30,11 +30,10 @@ impl Backoff {
 }
 
 /// The longest delay after this cause. An API server starts within seconds, and asking it costs little: a node whose
-/// machine was rebooted must not wait half a minute for a server that has been up for long. Nor must a master whose turn
-/// comes after another one's init, of which each minute counts.
+/// machine was rebooted must not wait half a minute for a server that has been up for long.
 pub fn longest(cause: Cause) -> Duration {
     match cause {
-        Cause::ApiUnavailable | Cause::HeldByOther => Duration::from_secs(4),
+        Cause::ApiUnavailable => Duration::from_secs(4),
         _ => LONGEST,
     }
 }
@@ -69,9 +68,7 @@ mod tests {
 
     #[test]
     fn an_api_server_is_asked_often() {
-        for cause in [Cause::ApiUnavailable, Cause::HeldByOther] {
-            assert_eq!(longest(cause), Duration::from_secs(4));
-        }
+        assert_eq!(longest(Cause::ApiUnavailable), Duration::from_secs(4));
         assert_eq!(longest(Cause::StoreUnavailable), LONGEST);
     }
 

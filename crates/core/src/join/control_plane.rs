@@ -1,9 +1,9 @@
 //! A further master joins the control plane: one at a time, into an etcd without dead members, and back out of it when
 //! the join fails.
 
-use super::check_skew;
 use super::visitor::{self, Visitor};
 use super::wait::{Memory, usable_bundle};
+use super::{check_skew, kubelet};
 use crate::ecr::wiring;
 use crate::etcd::{self, Own};
 use crate::journal::{Attempt, AttemptKind, Entry};
@@ -22,7 +22,7 @@ use crate::store::Store;
 use crate::store::bundle::VerifiedBundle;
 use crate::store::gone::MachineWatch;
 use crate::store::lock::{JoinTurn, SeenLock, Turn};
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, select};
 use std::cell::RefCell;
 use std::pin::pin;
 use std::time::Duration;
@@ -313,10 +313,10 @@ async fn start(
 /// Waits for kubeadm's end. Once this machine's member has a vote, kubeadm changes nothing of etcd any more but waits for
 /// the control plane: the next master need not wait for that.
 async fn ended(node: &Node, attempt: &Attempt, visitor: &Visitor) -> Outcome<Ended> {
-    let (end, handed_on) = (pin!(run::wait(node, "join")), pin!(hand_on(node, attempt, visitor)));
-    match select(end, handed_on).await {
+    let beside = join(hand_on(node, attempt, visitor), kubelet::start_anew_when_served(node, attempt));
+    match select(pin!(run::wait(node, "join")), pin!(beside)).await {
         Either::Left((ended, _)) => ended,
-        Either::Right(((), end)) => end.await,
+        Either::Right((_, end)) => end.await,
     }
 }
 

@@ -2,6 +2,7 @@
 //! needs more than a bundle.
 
 pub mod control_plane;
+pub(crate) mod kubelet;
 pub mod publish;
 pub mod visitor;
 pub mod wait;

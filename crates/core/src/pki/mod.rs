@@ -12,7 +12,7 @@ mod keep;
 mod keys;
 mod place;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use disk::{ETCD_CA, FILES};
 pub use encryption::{Encryption, encryption_matches};

@@ -1,5 +1,5 @@
 mod upkeep;
-mod world;
+pub(crate) mod world;
 
 use super::*;
 use crate::config::settings::PkiSettings;
