@@ -107,9 +107,10 @@ impl Leaves {
         self.list.iter().map(|leaf| leaf.due_at(made_after)).min()
     }
 
-    /// Whether the time to renew them is half over: what is not perfect is no longer waited for.
-    pub fn is_urgent(&self, now: Timestamp, made_after: Timestamp) -> bool {
-        self.list.iter().any(|leaf| leaf.ends - leaf.window(made_after) / 2 <= now)
+    /// When the time to renew the first of them is half over: what is not perfect is no longer waited for then. `None` when
+    /// there are none.
+    pub fn urgent_at(&self, made_after: Timestamp) -> Option<Timestamp> {
+        self.list.iter().map(|leaf| leaf.ends - leaf.window(made_after) / 2).min()
     }
 
     /// Whether one has ended: this control plane cannot be asked for anything.
@@ -190,7 +191,7 @@ mod tests {
         assert!(minutes.due(at(599), Timestamp::MIN).is_empty());
         assert_eq!(minutes.due(at(600), Timestamp::MIN).len(), 1);
         assert_eq!(minutes.first_due(Timestamp::MIN), Some(at(600)));
-        assert!(!minutes.is_urgent(at(749), Timestamp::MIN) && minutes.is_urgent(at(750), Timestamp::MIN));
+        assert_eq!(minutes.urgent_at(Timestamp::MIN), Some(at(750)));
         assert!(!minutes.is_expired(at(899)) && minutes.is_expired(at(900)));
     }
 

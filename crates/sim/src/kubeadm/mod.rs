@@ -63,8 +63,14 @@ pub(crate) struct Run {
 /// Its name, how long it takes at most (half of it at least), and what it does at its end.
 pub(crate) type Phase = (&'static str, Duration, fn(&Rc<Universe>, &Run) -> Next);
 
-/// `systemctl disable --now kubelet`: the static pods live on, the node does not.
-const SYSTEMCTL: &[Phase] = &[("systemctl", Duration::from_millis(300), |_, _| Next::Phase)];
+/// `systemctl disable --now kubelet`: the static pods live on, the node does not. `systemctl restart kubelet`: they live on,
+/// and kubeadm, which waits for the kubelet, sees nothing of it.
+const SYSTEMCTL: &[Phase] = &[("systemctl", Duration::from_millis(300), |universe, run| {
+    if run.flags.get(1).is_some_and(|verb| verb == "restart") {
+        universe.count("kubelets-restarted");
+    }
+    Next::Phase
+})];
 
 impl Run {
     /// Whether `--skip-phases` names this phase.

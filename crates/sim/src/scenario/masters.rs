@@ -49,7 +49,7 @@ pub(super) const ALL: &[Scenario] = &[
         afterwards: minutes(20),
         stagger: Duration::ZERO,
         pki: true,
-        must: &["commits", "joins", "pki-sealed", "control-planes-joined"],
+        must: &["commits", "joins", "pki-sealed", "control-planes-joined", "kubelets-restarted"],
         ..BASE
     },
     Scenario {

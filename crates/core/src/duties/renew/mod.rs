@@ -119,7 +119,7 @@ impl RenewDuty {
             );
         } else {
             must_be_ready(api, "this machine's API server").await?;
-            if !leaves.is_urgent(now, past.made_after) {
+            if let Some(urgent) = leaves.urgent_at(past.made_after).filter(|urgent| *urgent > now) {
                 // kubeadm reads the lives of certificates from the cluster, through the endpoint; without them it takes its
                 // defaults, which is better than to let them end.
                 must_be_ready(&Api::admin(&node.world.cluster), "the control plane endpoint").await?;
@@ -127,7 +127,8 @@ impl RenewDuty {
                 let away = ready_nodes::not_ready(&nodes, &node.identity.node_name);
                 if !away.is_empty() {
                     self.tell(node, &format!("certificates are due; waiting until {} is Ready", away.join(", ")));
-                    return Ok(node.jitter(WAIT_FOR_MASTER));
+                    // Certificates that live minutes do not outlast a wait for weeks.
+                    return Ok(node.jitter(WAIT_FOR_MASTER).min(until(node, Some(urgent))));
                 }
             }
             if let Some(holder) = self.turn.take(node, api).await? {

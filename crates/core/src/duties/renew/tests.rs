@@ -122,6 +122,18 @@ fn while_a_master_is_away_nobody_begins_until_it_is_urgent() {
 }
 
 #[test]
+fn a_wait_for_a_master_that_is_away_ends_when_it_is_urgent() {
+    let masters = Masters::new(3, DAY * 15 + SignedDuration::from_mins(3));
+    masters.away.borrow_mut().push("master-3".to_owned());
+    let mut agents = Agents::of(&masters);
+    agents.stopped.push(2);
+    agents.live(2);
+    assert!(masters.hosts.iter().all(|host| host.renewals.get() == 0));
+    agents.live(4);
+    assert_eq!(masters.hosts.iter().filter(|host| host.renewals.get() == 1).count(), 2);
+}
+
+#[test]
 fn a_control_plane_that_slept_through_its_certificates_is_renewed_without_asking_anybody() {
     let masters = Masters::new(1, -DAY);
     let mut agents = Agents::of(&masters);
