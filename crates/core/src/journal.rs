@@ -305,7 +305,7 @@ fn parse_lines(text: &str) -> Outcome<Vec<(Line, &str)>> {
         if raw.trim().is_empty() {
             continue;
         }
-        match serde_json::from_str::<Line>(raw) {
+        match parse_line(raw) {
             Ok(line) if line.schema > crate::model::register::SCHEMA => {
                 return Err(damaged(
                     index + 1,
@@ -321,6 +321,34 @@ fn parse_lines(text: &str) -> Outcome<Vec<(Line, &str)>> {
         }
     }
     Ok(lines)
+}
+
+/// A line about a step, without the general form's detour: whoever reads a flattened enum keeps all of it in between.
+#[derive(Deserialize)]
+struct StepLine {
+    schema: u32,
+    at: Timestamp,
+    attempt: Uuid,
+    entry: String,
+    step: String,
+    why: Option<String>,
+    took_ms: Option<u64>,
+    failure: Option<(String, String)>,
+}
+
+/// Most lines are about steps, and the journal is read at every look at the machine. What is not plainly one of those is
+/// read in the general form, which also says what is wrong with it.
+fn parse_line(raw: &str) -> serde_json::Result<Line> {
+    let step = raw.contains("\"entry\":\"step-").then(|| serde_json::from_str::<StepLine>(raw));
+    let Some(Ok(StepLine { schema, at, attempt, entry, step, why, took_ms, failure })) = step else {
+        return serde_json::from_str(raw);
+    };
+    let entry = match (entry.as_str(), why, took_ms) {
+        ("step-began", Some(why), _) => Entry::StepBegan { step, why },
+        ("step-ended", _, Some(took_ms)) => Entry::StepEnded { step, took_ms, failure },
+        _ => return serde_json::from_str(raw),
+    };
+    Ok(Line { schema, at, attempt, entry })
 }
 
 /// What is worth keeping, as it was written: the newest lines about steps, and what the last attempt follows from,

@@ -100,3 +100,33 @@ fn entries_of_a_later_minor_are_kept_apart() {
     let text = b"{\"schema\":1,\"at\":\"2026-11-21T00:00:00Z\",\"attempt\":\"00000000-0000-0000-0000-000000000001\",\"entry\":\"something-new\"}\n";
     assert_eq!(parse(text).map(|lines| lines[0].entry.clone()), Ok(Entry::Unknown));
 }
+
+/// Whatever a line is, the short way reads it as the general one does.
+#[test]
+fn lines_about_steps_are_read_as_every_other_line() {
+    let failure = Some(("tool-failed".to_owned(), "a \"text\"\n of two lines \u{e9}".to_owned()));
+    let lines = [
+        line(1, Entry::StepBegan { step: "join".into(), why: "\"entry\":\"step-ended\"".into() }),
+        line(1, Entry::StepEnded { step: "join".into(), took_ms: 7, failure }),
+        line(1, Entry::StepEnded { step: "join".into(), took_ms: u64::MAX, failure: None }),
+        began(1),
+        line(1, Entry::AddonsApplied { digest: "\"entry\":\"step-began\"".into() }),
+    ];
+    let head = r#""schema":1,"at":"2026-11-21T00:00:00Z","attempt":"00000000-0000-0000-0000-000000000001""#;
+    let odd = [
+        r#""entry":"step-began","step":"join","why":"x","new":{"a":[1]}"#,
+        r#""entry":"step-began","step":"join","why":null"#,
+        r#""entry":"step-began","step":"join""#,
+        r#""entry":"step-began","step":"join","why":"x","took_ms":"none of its business""#,
+        r#""entry":"step-ended","step":"join","took_ms":1,"failure":null"#,
+        r#""entry":"step-ended","step":"join","took_ms":-1"#,
+        r#""entry":"step-ended","step":"join","took_ms":1,"took_ms":2"#,
+        r#""entry":"step-skipped","step":"join""#,
+        r#""entry":"step-began","entry":"completed","step":"join","why":"x""#,
+    ];
+    let whole = lines.iter().map(|line| serde_json::to_string(line).expect("json"));
+    for text in whole.chain(odd.iter().map(|rest| format!("{{{head},{rest}}}"))) {
+        let (short, general) = (parse_line(&text), serde_json::from_str::<Line>(&text));
+        assert_eq!(short.map_err(|e| e.to_string()), general.map_err(|e| e.to_string()), "{text}");
+    }
+}
