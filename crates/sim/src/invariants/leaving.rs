@@ -13,7 +13,7 @@ pub struct Disturbances {
     starts: u32,
     /// How often a master booted, or was lost.
     outages: u64,
-    /// Whether etcd can do without it, and it is not held up.
+    /// Whether etcd can do without it, and its agent runs and is not held up.
     able: bool,
 }
 
@@ -59,11 +59,11 @@ impl Universe {
         let masters = || self.machines.iter().filter(|machine| machine.role == Role::Master);
         let boots: u64 = masters().map(|machine| machine.state.borrow().boots).sum();
         let lost = masters().filter(|machine| machine.is_dead()).count() as u64;
-        let stalled = self.machines[machine].stalled_until.get() > self.timeline.now();
+        let awake = self.has_live_agent(machine) && self.machines[machine].stalled_until.get() <= self.timeline.now();
         Disturbances {
             starts: self.machines[machine].starts.get(),
             outages: boots + lost,
-            able: self.can_miss(machine) && !stalled && self.others_run(machine),
+            able: self.can_miss(machine) && awake && self.others_run(machine),
         }
     }
 
