@@ -1,6 +1,7 @@
 //! One life of one agent: the real core on simulated ports, from its start to kill -9, refusal or the end of time.
 
 use crate::gate::SimGate;
+use crate::leaving::{self, Leaving};
 use crate::ports::Desk;
 use crate::scenario::Scenario;
 use crate::store::Writer;
@@ -23,24 +24,32 @@ use std::time::Duration;
 /// A life: ends only with a failure.
 pub type Life = Pin<Box<dyn Future<Output = Outcome<Infallible>>>>;
 
-/// The agent of this machine, from the start of its process.
+/// The agent of this machine, from the start of its process; or what an operator runs in its place.
 pub fn begin(universe: &Rc<Universe>, machine: usize) -> Life {
+    if universe.machines[machine].leaving.get() == Leaving::Now {
+        return leaving::verb(universe, machine);
+    }
     let universe = universe.clone();
     Box::pin(async move {
-        let desk = Desk::new(universe.clone(), machine, Writer::Node(machine));
-        let gate = Rc::new(SimGate::new(universe.clone(), machine));
-        let observer = Rc::new(Watcher { universe: universe.clone(), machine });
-        let world = World::new(desk.ports(), gate, observer);
-        let about = &universe.machines[machine];
-        let settings = settings(&universe.scenario, about.role, about.token_ttl)?;
-        let imds = Imds::new(world.metadata.clone(), world.time.clone());
-        let found = identity::discover(&world, &imds, settings.identity, &settings.node).await?;
-        universe.judge_identity(machine, &found);
-        identity::bind_state(&*world.files, &found.key())?;
-        let node = Node::new(Rc::new(settings), Rc::new(found), world);
+        let node = node_of(&universe, machine).await?;
         let (steps, duties) = (steps::of(&node.settings), duties::of(&node.settings));
         engine::live(&node, &steps, &duties).await
     })
+}
+
+/// What every process of kubestrap on this machine begins with.
+pub(crate) async fn node_of(universe: &Rc<Universe>, machine: usize) -> Outcome<Node> {
+    let desk = Desk::new(universe.clone(), machine, Writer::Node(machine));
+    let gate = Rc::new(SimGate::new(universe.clone(), machine));
+    let observer = Rc::new(Watcher { universe: universe.clone(), machine });
+    let world = World::new(desk.ports(), gate, observer);
+    let about = &universe.machines[machine];
+    let settings = settings(&universe.scenario, about.role, about.token_ttl)?;
+    let imds = Imds::new(world.metadata.clone(), world.time.clone());
+    let found = identity::discover(&world, &imds, settings.identity, &settings.node).await?;
+    universe.judge_identity(machine, &found);
+    identity::bind_state(&*world.files, &found.key())?;
+    Ok(Node::new(Rc::new(settings), Rc::new(found), world))
 }
 
 /// What a machine of this role is told.
@@ -73,7 +82,7 @@ pub(crate) fn settings(scenario: &Scenario, role: Role, token_ttl: Duration) -> 
         images: scenario.images.then(crate::images::wanted),
         drift: if scenario.rolls { crate::fleet::drift() } else { Default::default() },
         // Thousands of virtual hours of looking every few seconds would be most of what is simulated.
-        end: EndSettings { watch: Some(false), ..EndSettings::default() },
+        end: EndSettings { watch: Some(is_master && scenario.announces()), ..EndSettings::default() },
         metrics: Default::default(),
         report_every: Duration::from_secs(300),
     })
@@ -93,6 +102,7 @@ impl Observer for Watcher {
             Event::Phase(Phase::Ready) => {
                 universe.machines[self.machine].ready.set(true);
                 universe.machines[self.machine].has_joined.set(true);
+                universe.judge_ready(self.machine);
             }
             _ => {}
         }

@@ -30,8 +30,9 @@ pub fn schedule(universe: &Rc<Universe>) {
     for calamity in universe.scenario.calamities.iter().copied() {
         let at = universe.rng.between(Duration::from_secs(5), universe.scenario.faults_last);
         // Most of a bootstrap happens in its first minutes.
-        let early = universe.rng.below(2) == 0
-            && !matches!(calamity, Calamity::Lifecycle | Calamity::Ec2Blind | Calamity::MasterLost);
+        let needs_time =
+            matches!(calamity, Calamity::Lifecycle | Calamity::Ec2Blind | Calamity::MasterLost | Calamity::LeaderLost);
+        let early = universe.rng.below(2) == 0 && !needs_time;
         let at = if early { at / 16 } else { at };
         let world = universe.clone();
         match calamity {
@@ -63,6 +64,10 @@ fn strike(universe: &Rc<Universe>, calamity: Calamity) {
         Calamity::Stall => stall(universe, machine),
         Calamity::Death => lose(universe, machine, calamity),
         Calamity::MasterLost => lose_master(universe),
+        Calamity::MasterLeaves => crate::leaving::ask(universe),
+        Calamity::SpotNotice => crate::leaving::take_back(universe),
+        Calamity::RebootNotice => crate::leaving::announce_reboot(universe),
+        Calamity::LeaderLost => crate::leader::lose(universe),
         Calamity::DeathOfHolder | Calamity::HolderStopped | Calamity::AdminConfLost => {}
         Calamity::Lifecycle => expire(universe),
         Calamity::Tampering => tamper(universe),

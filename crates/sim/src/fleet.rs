@@ -38,9 +38,9 @@ pub fn drift() -> DriftSettings {
 }
 
 impl Scenario {
-    /// Machines that the group starts in the place of others.
+    /// Workers that are started later: by the group, in the place of others, or after a master was lost.
     pub fn spares(&self) -> u64 {
-        if self.rolls { self.workers } else { 0 }
+        if self.rolls { self.workers } else { self.spare_workers }
     }
 }
 

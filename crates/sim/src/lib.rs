@@ -53,6 +53,8 @@ mod images;
 mod invariants;
 pub mod killpoints;
 mod kubeadm;
+mod leader;
+mod leaving;
 mod machine;
 mod members;
 mod minimise;

@@ -4,6 +4,7 @@ use crate::account::{IMAGE, NEXT_IMAGE};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::kubeadm::Job;
+use crate::leaving::Leaving;
 use crate::network::Cut;
 use crate::rng::Rng;
 use crate::scenario::{Ground, Scenario};
@@ -113,6 +114,12 @@ pub struct Machine {
     pub has_joined: Cell<bool>,
     /// Whether this life's bootstrap has ended well.
     pub ready: Cell<bool>,
+    /// How often something was started on it: its agent, or an operator's `kubestrap leave`.
+    pub starts: Cell<u32>,
+    /// Whether it is on its way out of the cluster.
+    pub leaving: Cell<Leaving>,
+    /// What its metadata service says of its end: a path and its text.
+    pub notice: RefCell<Option<(&'static str, String)>>,
     /// The rest.
     pub state: RefCell<State>,
 }
@@ -213,6 +220,9 @@ fn machine(scenario: &Scenario, rng: &Rng, index: usize, role: Role, number: u64
         generation,
         has_joined: Cell::new(false),
         ready: Cell::new(false),
+        starts: Cell::new(0),
+        leaving: Cell::new(Leaving::No),
+        notice: RefCell::default(),
         state: RefCell::new(State {
             disk,
             power: if generation == SPARE { Power::Unlaunched } else { Power::On(Duration::ZERO) },
@@ -336,6 +346,7 @@ impl Universe {
     /// Without power for so long, and then it boots.
     fn power_cycle(self: &Rc<Self>, machine: usize, off: Power, lasts: Duration) {
         self.power_off(machine, off);
+        self.end_shell(machine);
         let universe = self.clone();
         self.timeline.after(lasts, move || {
             let now = universe.timeline.now();

@@ -19,6 +19,8 @@ const EVENTS: &str = "/api/v1/namespaces/default/events";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 /// The ConfigMap of the arbiter's ledger.
 pub const LEDGER: &str = "/api/v1/namespaces/kube-system/configmaps/kubestrap-rollout";
+/// The label of a master's Node.
+const MASTER: &str = "node-role.kubernetes.io/control-plane";
 /// A kubelet posts this long after a boot.
 const KUBELET_STARTS: Duration = Duration::from_secs(15);
 /// Small pages, so that every list has several.
@@ -144,8 +146,12 @@ impl Desk {
     fn page(&self, etcd: usize, query: &str) -> Value {
         let etcds = self.universe.etcds.borrow();
         let after = parameter(query, "continue").replace("%2F", "/");
-        let mut items = etcds[etcd].objects.below(NODES).filter(|(path, _)| path.as_str() > after.as_str());
-        let page: Vec<(&String, &Value)> = items.by_ref().take(PAGE).collect();
+        // Whoever asks for the masters alone asks for fifty of them, once.
+        let masters = parameter(query, "labelSelector").ends_with("control-plane");
+        let is_master = |node: &Value| node.pointer("/metadata/labels").and_then(|of| of.get(MASTER)).is_some();
+        let wanted = |path: &str, node: &Value| path > after.as_str() && (!masters || is_master(node));
+        let mut items = etcds[etcd].objects.below(NODES).filter(|(path, node)| wanted(path, node));
+        let page: Vec<(&String, &Value)> = items.by_ref().take(if masters { 50 } else { PAGE }).collect();
         let next = page.last().filter(|_| items.next().is_some()).map(|(path, _)| (*path).clone());
         let items: Vec<&Value> = page.into_iter().map(|(_, node)| node).collect();
         json!({ "items": items, "metadata": { "continue": next } })
@@ -230,7 +236,7 @@ impl Universe {
             }
             let known = known.cloned();
             let labels = match machine.role {
-                Role::Master => json!({ "node-role.kubernetes.io/control-plane": "" }),
+                Role::Master => json!({ (MASTER): "" }),
                 Role::Worker => json!({}),
             };
             let mut node = known.unwrap_or_else(|| {

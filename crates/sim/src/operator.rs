@@ -25,6 +25,8 @@ const LOOKS: Duration = Duration::from_secs(600);
 const RASH_LOOKS: u32 = 4;
 /// The longest it waits.
 const HASTE: Duration = Duration::from_secs(60);
+/// A join takes some ten seconds: whoever unlocks it looks this often, and reads the warning this long, at most.
+const HURRY: Duration = Duration::from_secs(10);
 
 /// What passes between two actions of a person: longer than the interval of reports.
 const SLOW: Duration = Duration::from_secs(6 * 60);
@@ -39,6 +41,8 @@ pub async fn work(universe: Rc<Universe>) {
     let store = Store::new(world.objects.clone(), world.time.clone(), cluster);
     if universe.scenario.rebuilt {
         retire(&universe, &store).await;
+    } else if universe.scenario.rash_operator && universe.scenario.pki {
+        rush(&universe, &store).await;
     } else if universe.scenario.ground == Ground::Host {
         unlock(&universe, &store).await;
     } else if universe.scenario.rolls {
@@ -78,6 +82,25 @@ async fn unlock(universe: &Rc<Universe>, store: &Store) {
     }
 }
 
+/// Unlocks the joins over the heads of those who join, some seconds after it was shown who does, while faults last.
+async fn rush(universe: &Rc<Universe>, store: &Store) {
+    while universe.faulty() {
+        universe.sleep(universe.rng.between(Duration::from_secs(1), HURRY)).await;
+        let Ok(Some((etag, Ok(lock)))) = store.lock_to_show().await else { continue };
+        universe.monitor.borrow_mut().shown_locks.push(lock.clone());
+        universe.sleep(universe.rng.between(Duration::ZERO, HURRY)).await;
+        match store.unlock_join(&etag).await {
+            Ok(()) => universe.note_world(format_args!("the operator unlocks the join of {}", lock.holder.node_name)),
+            Err(failure) => {
+                if failure.cause == Cause::HeldByOther {
+                    universe.count("unlock-came-too-late");
+                }
+                universe.note_world(format_args!("the operator is told: {failure}"));
+            }
+        }
+    }
+}
+
 /// A person knows of the masters that are lost: `unlock join`, and `member remove` on a master that lives.
 async fn bury(universe: &Rc<Universe>, store: &Store) {
     let is_dead = |lock: &JoinLock| universe.machine_of(&lock.holder.identity).is_some_and(Machine::is_dead);
@@ -85,6 +108,7 @@ async fn bury(universe: &Rc<Universe>, store: &Store) {
         && is_dead(&lock)
     {
         universe.note_world(format_args!("the operator unlocks the join of {}", lock.holder.node_name));
+        universe.monitor.borrow_mut().shown_locks.push(lock);
         let _ = store.unlock_join(&etag).await;
     }
     let Some(number) = universe.etcd_of_cluster() else { return };

@@ -194,6 +194,7 @@ impl Runner {
             return true;
         }
         if matches!(machine.state.borrow().agent, Agent::Due) {
+            machine.starts.set(machine.starts.get() + 1);
             universe.note(index, format_args!("agent starts"));
             self.lives[index] = Some(Task::new(agent::begin(&universe, index)));
         }

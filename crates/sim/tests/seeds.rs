@@ -54,6 +54,10 @@ scenarios! {
     master_lost: "master-lost", 30;
     masters_founder: "masters-founder", 40;
     masters_bare: "masters-bare", 30;
+    masters_leave: "masters-leave", 30;
+    masters_noticed: "masters-noticed", 30;
+    masters_unlocked: "masters-unlocked", 40;
+    masters_bundle: "masters-bundle", 30;
 }
 
 /// Seed 1: the clock of a master that had waited for minutes was set, and it stopped for ever, seconds later.

@@ -9,7 +9,7 @@ use crate::end::hooks::Hook;
 use crate::end::look::Looker;
 use crate::end::mark::{self, Mark};
 use crate::engine::Duty;
-use crate::etcd::leave::leave;
+use crate::etcd::leave::{leave, may_pass};
 use crate::identity::Imds;
 use crate::kube::Api;
 use crate::model::cause::{Failure, Outcome};
@@ -180,7 +180,7 @@ impl EndDuty {
                 true
             }
             Err(failure) => {
-                let over = !failure.is_transient() || late >= TAIL;
+                let over = !may_pass(&failure) || late >= TAIL;
                 failures.push(failure);
                 over
             }

@@ -100,8 +100,10 @@ pub struct Merged {
 /// # Errors
 /// `Configuration` when what is there cannot be read as a CredentialProviderConfig, or cannot say what ours says.
 pub fn merge(path: &str, existing: Option<&str>, provider: &Provider) -> Outcome<Merged> {
-    let Some(existing) = existing.filter(|text| !text.trim().is_empty()) else {
-        return Ok(Merged { text: lines::fresh(&provider.entry), rivals: Vec::new() });
+    let fresh = lines::fresh(&provider.entry);
+    // A file that says just this is what every look after the first one finds: nobody else is in it, nothing is to be read.
+    let Some(existing) = existing.filter(|text| !text.trim().is_empty() && *text != fresh) else {
+        return Ok(Merged { text: fresh, rivals: Vec::new() });
     };
     let before = parse(path, existing)?;
     if provider.passes_tokens && before.get("apiVersion") != Some(&json!(format!("{GROUP}v1"))) {

@@ -119,6 +119,9 @@ pub fn quorum(voters: usize) -> usize {
     voters / 2 + 1
 }
 
+/// What is said of a voter that is alone, which waiting does not change.
+pub const LAST_VOTER: &str = "it is the last voter";
+
 /// How many voters there are, and how many of them are healthy, without the member of this id.
 fn others(facts: &[Fact], id: u64) -> (usize, usize) {
     let voters = facts.iter().filter(|fact| fact.member.is_voter() && fact.member.id != id);
@@ -132,7 +135,7 @@ fn needed(facts: &[Fact], member: &Member) -> Option<String> {
     }
     let (voters, healthy) = others(facts, member.id);
     if voters == 0 {
-        return Some("it is the last voter: without it there is no cluster".to_owned());
+        return Some(format!("{LAST_VOTER}: without it there is no cluster"));
     }
     let started = facts.iter().any(|fact| fact.member.is_voter() && fact.member.id != member.id && fact.is_healthy());
     (!started || healthy < quorum(voters))

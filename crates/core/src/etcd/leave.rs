@@ -198,6 +198,12 @@ async fn delete_node(node: &Node, api: &Api) -> Outcome<()> {
     clean::mirror_pods(api, name).await
 }
 
+/// Whether what kept this machine from leaving may be over soon: another voter that does not answer just now, or whatever
+/// is tried again anyway. That it is the last voter stays as it is.
+pub fn may_pass(failure: &Failure) -> bool {
+    failure.is_transient() || (failure.cause == Cause::QuorumNeeded && !failure.detail.contains(decide::LAST_VOTER))
+}
+
 /// Refuses to go on with a machine that left.
 pub fn refuse_left(node: &Node) -> Outcome<()> {
     let attempt = Journal::new(node.world.files.clone(), node.world.time.clone()).attempt()?;

@@ -23,6 +23,14 @@ impl Universe {
         if bundle.cluster != CLUSTER || bundle.endpoint.as_str() != crate::cluster::ENDPOINT {
             self.violate(4, format!("{name} published a bundle of {} at {}", bundle.cluster, bundle.endpoint));
         }
+        let publisher = |object: &Stored| {
+            let before: Option<JoinBundle> = serde_json::from_slice(&object.body).ok();
+            self.machine_of(&before?.publisher).map(|machine| machine.index)
+        };
+        let successor = before.and_then(publisher).is_some_and(|of| of != machine && self.machines[of].is_dead());
+        if successor {
+            self.count("refreshed-by-successor");
+        }
         let sequence = |object: &Stored| {
             let value: Option<Value> = serde_json::from_slice(&object.body).ok();
             value.and_then(|value| value.get("sequence")?.as_u64())

@@ -1,6 +1,7 @@
 //! What a control plane of several machines has come to in the end: every master is a voter whose API server answers,
 //! nothing is left of the dead, and the bundle lives while somebody could refresh it.
 
+use crate::leaving::Leaving;
 use crate::machine::{Agent, Machine};
 use crate::members::Member;
 use crate::scenario::Ground;
@@ -9,9 +10,8 @@ use kubestrap_core::model::bundle::JoinBundle;
 use kubestrap_core::model::identity::Role;
 use std::time::Duration;
 
-/// A master that could refresh the bundle takes this long at most: a Lease that lapses, the signature, the back-off of a
-/// bad day.
-const REFRESH: Duration = Duration::from_secs(12 * 60);
+/// A worker that is started while a master could refresh the bundle all the time is a node after this, on a good network.
+const NEWCOMER: Duration = Duration::from_secs(10 * 60);
 
 impl Universe {
     /// Whether so many voters are dead for ever that the rest will never be a majority.
@@ -44,6 +44,7 @@ impl Universe {
             .or_else(|| self.register_lost())
             .or_else(|| self.keys_missing())
             .or_else(|| self.place_is_empty())
+            .or_else(|| self.left_cordoned(number))
     }
 
     /// The group has not started a machine yet in the place of one that was lost.
@@ -57,6 +58,9 @@ impl Universe {
 
     fn unsettled_machine(&self, machine: &Machine, number: usize) -> Option<String> {
         let name = &machine.name;
+        if machine.leaving.get() != Leaving::No || machine.notice.borrow().is_some() {
+            return Some(format!("{name} is about to go, or to be rebooted"));
+        }
         if let Agent::Refused(_) = machine.state.borrow().agent {
             return self.refused_wrongly(machine);
         }
@@ -118,11 +122,37 @@ impl Universe {
         };
         let bundle = self.shared("join/worker.json");
         let bundle = bundle.and_then(|object| serde_json::from_slice::<JoinBundle>(&object.body).ok());
-        if since.is_some_and(|since| now > since + REFRESH)
+        let able_for = since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        if able_for > self.scenario.refresh_within
             && let Some(bundle) = bundle
             && bundle.expires_at < self.wall()
         {
             self.violate(8, format!("the bundle died at {}, and a quorum of masters lives", bundle.expires_at));
         }
+        self.judge_newcomers(able_for);
+    }
+
+    /// A worker that is started after the leader was lost joins.
+    fn judge_newcomers(&self, able_for: Duration) {
+        if self.scenario.spare_workers == 0 || able_for <= NEWCOMER {
+            return;
+        }
+        let late = |machine: &&Machine| {
+            let launched = machine.is_launched() && machine.starts_at.get() + NEWCOMER < self.timeline.now();
+            launched && !machine.has_joined.get()
+        };
+        if let Some(late) = self.newcomers().find(late) {
+            self.violate(8, format!("{} was started after the loss of a leader, and does not join", late.name));
+        }
+    }
+
+    /// A reboot that was announced is over, and its machine takes no pods yet.
+    fn left_cordoned(&self, number: usize) -> Option<String> {
+        let cordoned = |machine: &&Machine| {
+            let node = self.node_object(number, &machine.identity.node_name);
+            node.is_some_and(|node| node.pointer("/spec/unschedulable") == Some(&true.into()))
+        };
+        let found = self.survivors().find(cordoned).filter(|_| self.scenario.announces());
+        found.map(|machine| format!("{} is still cordoned", machine.name))
     }
 }

@@ -1,6 +1,7 @@
 //! The join lock and the sealed keys: one master joins at a time, a lock is taken from the dead alone (rule 2), and the
 //! keys of a cluster are made once (rule 1).
 
+use crate::leaving::Leaving;
 use crate::store::{Stored, Writer};
 use crate::universe::Universe;
 use jiff::SignedDuration;
@@ -47,6 +48,9 @@ impl Universe {
                 );
             }
             Writer::Node(by) => {
+                if after.is_some() {
+                    self.monitor.borrow_mut().unlocked_joins.remove(&by);
+                }
                 let what = match (old, after.is_some()) {
                     (None, _) => "join-locks",
                     (Some(old), true) if old != by => "join-locks-taken-over",
@@ -57,8 +61,15 @@ impl Universe {
             }
             Writer::Operator => {
                 self.count("joins-unlocked");
+                if before.as_ref().is_some_and(|lock| !self.monitor.borrow().shown_locks.contains(lock)) {
+                    self.violate(2, format!("an operator removes a lock of {} that nobody showed", name(old)));
+                }
                 if let Some(old) = old.filter(|old| !self.machines[*old].is_dead()) {
-                    self.monitor.borrow_mut().unlocked_joins.insert(old);
+                    let works = if self.runs_kubeadm(old, "join") { "join-unlocked-in-work" } else { "join-unlocked" };
+                    self.count(works);
+                    let mut monitor = self.monitor.borrow_mut();
+                    monitor.unlocked_joins.insert(old);
+                    monitor.ever_unlocked_joins.insert(old);
                 }
             }
             Writer::World => {}
@@ -68,6 +79,9 @@ impl Universe {
     /// A further control plane is about to join: its machine holds the lock.
     pub(super) fn judge_turn(&self, machine: usize) {
         self.count("control-plane-joins");
+        if self.machines[machine].leaving.get() == Leaving::Left {
+            self.violate(5, format!("{} joins again although it has left", self.machines[machine].name));
+        }
         let holder = lock_in(self.shared(LOCK).as_ref()).map(|lock| lock.holder.identity);
         let ours = holder.as_deref() == Some(self.machines[machine].identity.key().as_str());
         if !ours && !self.monitor.borrow().unlocked_joins.contains(&machine) {

@@ -34,6 +34,7 @@ impl Universe {
                 self.count("foreign-refused");
             }
             Cause::MetadataUnavailable => self.count("imds-gave-up"),
+            Cause::LeftCluster => self.count("stays-away"),
             Cause::AlreadyEstablished if self.machines[machine].generation > 0 && self.cluster_is_lost() => {
                 self.count("refused-until-retired");
             }

@@ -3,6 +3,10 @@
 
 use crate::members::Member;
 use crate::universe::Universe;
+use std::time::Duration;
+
+/// From a look at the members to a removal, on a bad network.
+const JUST_NOW: Duration = Duration::from_secs(15);
 
 impl Universe {
     /// A member is to be removed, by the agent or the kubeadm of a machine, or by an operator (`None`).
@@ -15,19 +19,34 @@ impl Universe {
         let of = &self.machines[member.machine];
         let what = format!("{who} removes the member of {}", of.name);
         let own = by == Some(member.machine);
+        let unlocked = self.monitor.borrow().ever_unlocked_joins.contains(&member.machine);
         if !own && !member.started && self.runs_kubeadm(member.machine, "join") {
-            self.violate(5, format!("{what}, whose join runs"));
+            // An operator said that it is gone; it begins anew.
+            if !unlocked {
+                self.violate(5, format!("{what}, whose join runs"));
+            }
+            self.count("learner-of-unlocked-removed");
         }
+        // Nobody can ask etcd to remove a learner only if it has not started: of one whose join was unlocked, it may start
+        // between the last look and the removal. It has no vote, and begins anew.
+        let starts = member.learner && self.timeline.now() < member.runs_from.saturating_add(JUST_NOW);
         if !own && member.started && !of.is_dead() {
-            self.violate(5, format!("{what}, which is not gone"));
+            if !unlocked || !starts {
+                self.violate(5, format!("{what}, which is not gone"));
+            }
+            self.count("learner-of-unlocked-removed-as-it-started");
+        }
+        if own && member.started {
+            self.judge_own_removal(number, &member, &what);
         }
         if !member.learner {
             self.judge_voter_removal(number, &member, &what);
         }
         let reason = match (own, member.started) {
-            (true, _) => "member-left",
-            (false, true) => "dead-member-removed",
-            (false, false) => "learner-removed",
+            (true, true) => "member-left",
+            (true, false) => "own-learner-removed",
+            (false, true) if of.is_dead() => "dead-member-removed",
+            (false, _) => "learner-removed",
         };
         self.count(reason);
     }
@@ -57,10 +76,11 @@ impl Universe {
         self.tend_members(number);
         let etcds = self.etcds.borrow();
         let other = etcds[number].members.iter().find(|member| member.learner && member.machine != machine);
-        let other = other.map(|member| self.machines[member.machine].name.clone());
+        let other = other.map(|member| member.machine);
         drop(etcds);
-        if let Some(other) = other.filter(|_| self.monitor.borrow().unlocked_joins.is_empty()) {
-            let name = &self.machines[machine].name;
+        let excused = |machine: &usize| self.monitor.borrow().ever_unlocked_joins.contains(machine);
+        if let Some(other) = other.filter(|other| !excused(&machine) && !excused(other)) {
+            let (name, other) = (&self.machines[machine].name, &self.machines[other].name);
             self.violate(5, format!("{name} joins while {other} is still a learner"));
         }
     }

@@ -4,6 +4,7 @@
 mod bundle;
 mod control_plane;
 mod jobs;
+mod leaving;
 mod lock;
 mod logins;
 mod machines;
@@ -18,6 +19,7 @@ use crate::machine::Machine;
 use crate::store::{Stored, Writer};
 use crate::universe::Universe;
 use jiff::{SignedDuration, Timestamp};
+use kubestrap_core::model::lock::JoinLock;
 use kubestrap_core::model::names::CaHash;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -41,8 +43,12 @@ pub struct Monitor {
     pub unlocked: BTreeSet<usize>,
     /// Tokens that an administrator deleted: when they would have died, and how wrong their API server's clock is.
     pub revoked: BTreeMap<String, (Timestamp, SignedDuration)>,
-    /// Machines whose join lock was taken from them by an operator, alive.
+    /// Machines whose join lock was taken from them by an operator, alive, and that have not taken it again.
     pub unlocked_joins: BTreeSet<usize>,
+    /// Machines to which that happened ever.
+    pub ever_unlocked_joins: BTreeSet<usize>,
+    /// Join locks that were shown to an operator who wants to remove them.
+    pub shown_locks: Vec<JoinLock>,
     /// Since when a master could refresh the bundle at any time.
     able_since: Option<Duration>,
     /// Logins of ECR, in the order in which they were given.
@@ -59,6 +65,11 @@ impl Monitor {
     /// Records a broken rule; the first counts.
     pub fn violate(&mut self, rule: u8, what: String) {
         self.violation.get_or_insert((rule, what));
+    }
+
+    /// A leader was lost: whoever follows it needs its time.
+    pub fn begin_anew_to_be_able(&mut self) {
+        self.able_since = None;
     }
 
     /// Counts something that happened.

@@ -1,5 +1,6 @@
 //! Rule 8: when faults stop, everything that can become a node does, and what cannot says why.
 
+use crate::leaving::Leaving;
 use crate::machine::{Agent, Machine};
 use crate::universe::Universe;
 use kubestrap_core::model::cause::{Cause, Failure};
@@ -96,6 +97,7 @@ impl Universe {
                 self.scenario.refusals.contains(&failure.cause) && !knows
             }
             Cause::ClonedState => machine.cloned.get(),
+            Cause::LeftCluster => machine.leaving.get() != Leaving::No,
             cause => self.scenario.refusals.contains(&cause),
         }
     }

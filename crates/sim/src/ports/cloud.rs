@@ -153,7 +153,11 @@ impl Metadata for Desk {
             return Ok(MetadataAnswer { status: 401, body: Vec::new() });
         }
         let identity = &self.universe.machines[self.machine].identity;
+        let notice = self.universe.machines[self.machine].notice.borrow().clone();
         let body = match path.trim_start_matches('/') {
+            announced if notice.as_ref().is_some_and(|(path, _)| *path == announced) => {
+                notice.map(|(_, text)| text).unwrap_or_default()
+            }
             "dynamic/instance-identity/document" => serde_json::json!({
                 "accountId": ec2.account, "instanceId": ec2.instance_id, "region": ec2.region,
                 "availabilityZone": ec2.zone, "instanceType": ec2.instance_type, "imageId": ec2.image_id,

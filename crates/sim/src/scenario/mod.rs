@@ -34,6 +34,14 @@ pub enum Calamity {
     Death,
     /// A master that is a member of etcd is terminated, when the others go on without it.
     MasterLost,
+    /// An operator takes a master out of the cluster with `kubestrap leave`, and terminates its machine afterwards.
+    MasterLeaves,
+    /// EC2 takes a master's instance back, two minutes after its metadata service said so.
+    SpotNotice,
+    /// EC2 reboots a master's instance, minutes after its metadata service said so.
+    RebootNotice,
+    /// The master that leads is lost when the bundle is about to be renewed, or about to end; then a worker is started.
+    LeaderLost,
     /// Power is lost for ever right after this machine changed the register: the worst moment.
     DeathOfHolder,
     /// The instance that changed the register is stopped for an hour or two, and started again.
@@ -69,6 +77,10 @@ impl Calamity {
             Calamity::Stall => "stall",
             Calamity::Death => "death",
             Calamity::MasterLost => "master-lost",
+            Calamity::MasterLeaves => "master-leaves",
+            Calamity::SpotNotice => "spot-notice",
+            Calamity::RebootNotice => "reboot-notice",
+            Calamity::LeaderLost => "leader-lost",
             Calamity::DeathOfHolder => "death-of-holder",
             Calamity::HolderStopped => "holder-stopped",
             Calamity::AdminConfLost => "admin-conf-lost",
@@ -131,7 +143,7 @@ pub struct Scenario {
     pub imds_late: Duration,
     /// The first master carries a control plane that somebody made by hand.
     pub foreign_master: bool,
-    /// The operator unlocks the register over the heads of living holders, too.
+    /// The operator unlocks the register over the heads of living holders, too; with `pki` the join lock instead.
     pub rash_operator: bool,
     /// This many of the workers are made from another machine's disk, copied while it ran.
     pub clones: u64,
@@ -141,6 +153,11 @@ pub struct Scenario {
     pub pki: bool,
     /// So many masters at most are started, each in the place of one that was lost.
     pub spare_masters: u64,
+    /// So many workers at most are started, each after the loss of a master that led.
+    pub spare_workers: u64,
+    /// A master that could refresh the bundle takes this long at most: a Lease that lapses, the signature, and the
+    /// back-off of a bad day.
+    pub refresh_within: Duration,
     /// Workers are of an Auto Scaling group, and early on there is a new image for them.
     pub rolls: bool,
     /// All but the first master start this much later.
@@ -175,6 +192,11 @@ impl Scenario {
         if self.pki || self.rolls || short_logins { 1 } else { 2 }
     }
 
+    /// Whether a metadata service announces the end of masters, or a reboot.
+    pub fn announces(&self) -> bool {
+        self.calamities.iter().any(|one| matches!(one, Calamity::SpotNotice | Calamity::RebootNotice))
+    }
+
     /// Everything that must have been counted over the seeds of a campaign.
     pub fn expected(&self) -> BTreeSet<&'static str> {
         let on_ec2 = self.ground == Ground::Ec2;
@@ -185,7 +207,8 @@ impl Scenario {
             (self.ec2_late, "ec2-late"),
             (!self.imds_late.is_zero() && on_ec2, "imds-late"),
             (self.foreign_master, "foreign-refused"),
-            (self.rash_operator, "unlocks"),
+            (self.rash_operator && !self.pki, "unlocks"),
+            (self.rash_operator && self.pki, "join-unlocked-in-work"),
             (self.clones > 0, "clone-refused"),
             (self.rebuilt, "retirements"),
             (self.boot_clock.is_some(), "clock-wrong-at-boot"),

@@ -32,6 +32,8 @@ pub(super) const BASE: Scenario = Scenario {
     rebuilt: false,
     pki: false,
     spare_masters: 0,
+    spare_workers: 0,
+    refresh_within: minutes(12),
     rolls: false,
     first_alone: Duration::ZERO,
     stagger: Duration::from_secs(60),

@@ -348,6 +348,19 @@ fn a_master_that_is_terminated_leaves_before_its_hook_is_told_to_continue() {
     assert!(changes.contains(&"delete cp-1".to_owned()), "{changes:?}");
 }
 
+/// Another master restarts, or its answer is slow for once: that is no reason to stay behind as a dead member.
+#[test]
+fn a_master_that_the_quorum_needs_for_a_moment_leaves_when_that_is_over() {
+    let plane = crate::etcd::testing::Plane::new(3);
+    let (story, node, duty) = ending(&plane, LIFECYCLE, "Terminated");
+    plane.members.borrow_mut()[2].up = false;
+    ticks(&plane, &node, &duty, 3);
+    assert_eq!((plane.names().len(), story.aws.count("CONTINUE drain: Taken")), (3, 0));
+    plane.members.borrow_mut()[2].up = true;
+    ticks(&plane, &node, &duty, 2);
+    assert_eq!((plane.names(), story.aws.count("CONTINUE drain: Taken")), (vec!["cp-2".into(), "cp-3".into()], 1));
+}
+
 #[test]
 fn the_last_voter_stays_a_member_and_its_hook_is_not_held_up() {
     let plane = crate::etcd::testing::Plane::new(1);

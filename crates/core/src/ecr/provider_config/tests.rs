@@ -37,7 +37,14 @@ fn a_new_file_has_everything_the_kubelet_asks_for() {
     settings.ecr_endpoint = Some("https://vpce-1.api.ecr.eu-west-1.vpce.amazonaws.com".into());
     let text = merged(None, &Provider::new("kubestrap", &settings)).text;
     insta::assert_snapshot!(text);
-    assert_eq!(merged(Some(&text), &Provider::new("kubestrap", &settings)).text, text, "twice is once");
+    let of = |provider: &Provider, text: &str| merged(Some(text), provider).text;
+    let provider = Provider::new("kubestrap", &settings);
+    assert_eq!(of(&provider, &text), text, "twice is once");
+    // What says more than that is read, and comes to the same.
+    let commented = format!("# see the wiki\n{text}");
+    assert_eq!(of(&provider, &commented), commented, "twice is once");
+    settings.ecr.audience = None;
+    assert_eq!(of(&provider, &of(&Provider::new("kubestrap", &settings), &text)), text, "there and back");
     assert_eq!(remove("/x", &text, "kubestrap"), Ok(Rest::Nothing));
 }
 
