@@ -71,7 +71,15 @@ pub fn ask(universe: &Rc<Universe>) {
         return later(universe, ask);
     }
     universe.count(Calamity::MasterLeaves.name());
-    begin(universe, *universe.rng.pick(&masters));
+    let leaver = *universe.rng.pick(&masters);
+    begin(universe, leaver);
+    // Of three, another one is away: the quorum needs the one that is to leave.
+    let other = masters.into_iter().find(|other| *other != leaver).filter(|_| universe.rng.below(3) == 0);
+    if let Some(other) = other {
+        let (world, after) = (universe.clone(), universe.rng.between(Duration::ZERO, seconds(8)));
+        universe.count("leave-beside-a-reboot");
+        universe.timeline.after(after, move || world.reboot(other));
+    }
 }
 
 /// `systemctl stop kubestrap && kubestrap leave`.

@@ -43,8 +43,8 @@ impl Universe {
 
     /// Whether every other master that lives is on.
     fn others_run(&self, machine: usize) -> bool {
-        let masters = self.survivors().filter(|other| other.role == Role::Master && other.index != machine);
-        masters.into_iter().all(|other| self.runs_pods(other.index))
+        let mut others = self.survivors().filter(|other| other.role == Role::Master && other.index != machine);
+        others.all(|other| self.runs_pods(other.index))
     }
 
     /// A machine says that it is a node that works.

@@ -130,6 +130,7 @@ pub(super) const ALL: &[Scenario] = &[
             "leader-moved",
             "left",
             "leave-refused",
+            "leave-beside-a-reboot",
             "leave-killed",
             "leave-cut-by-reboot",
             "stays-away",
