@@ -64,7 +64,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     story(
         "short-certs-k8s",
-        "certificates that live a quarter of an hour are renewed, one master at a time, before they end",
+        "certificates that live forty minutes are renewed, one master at a time, before they end",
         duty::short_certificates,
     ),
 ];
