@@ -5,9 +5,12 @@
 
 use clap::Args;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
 use std::time::Instant;
 
 /// The packages that are copied: all that the safety rules live in.
@@ -116,19 +119,32 @@ impl Bench {
         Ok(Bench { folder })
     }
 
-    /// The tests must pass without a bug, or their failure proves nothing.
+    /// The tests must pass without a bug, or their failure proves nothing. A test uses one core.
     fn healthy(&self, chosen: &[&Mutant]) -> Result<(), String> {
-        let mut runs: Vec<(&str, &str)> = chosen.iter().map(|m| (m.package.as_str(), m.test.as_str())).collect();
-        runs.sort_unstable();
-        runs.dedup();
-        for (package, test) in runs {
-            let (passed, output) = self.cargo(package, test, &[])?;
-            if !passed {
-                return Err(format!("`cargo test -p {package} {test}` fails without any mutant:\n{}", tail(&output)));
+        let runs: BTreeSet<(&str, &str)> = chosen.iter().map(|m| (m.package.as_str(), m.test.as_str())).collect();
+        let runs = Mutex::new(runs.into_iter());
+        let worker = || {
+            loop {
+                // Not held while the test runs.
+                let next = runs.lock().map_err(|error| error.to_string())?.next();
+                let Some((package, test)) = next else { return Ok(()) };
+                self.passes(package, test)?;
             }
-            if !output.lines().any(|line| line.starts_with("test ") && line.ends_with("... ok")) {
-                return Err(format!("`cargo test -p {package} {test}` runs no test"));
-            }
+        };
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+            workers.into_iter().try_for_each(|one| one.join().map_err(|_| "a worker panicked".to_owned())?)
+        })
+    }
+
+    fn passes(&self, package: &str, test: &str) -> Result<(), String> {
+        let (passed, output) = self.cargo(package, test, &[])?;
+        if !passed {
+            return Err(format!("`cargo test -p {package} {test}` fails without any mutant:\n{}", tail(&output)));
+        }
+        if !output.lines().any(|line| line.starts_with("test ") && line.ends_with("... ok")) {
+            return Err(format!("`cargo test -p {package} {test}` runs no test"));
         }
         Ok(())
     }
