@@ -36,7 +36,8 @@ impl Universe {
             }
             self.count("learner-of-unlocked-removed-as-it-started");
         }
-        if own && member.started {
+        // A failed join takes its own learner away, which may start just then.
+        if own && member.started && !starts {
             self.judge_own_removal(number, &member, &what);
         }
         if !member.learner {
