@@ -62,8 +62,13 @@ impl Default for Joiner {
 /// What a join needs besides its turn.
 struct Ready {
     visitor: Visitor,
-    bundle: VerifiedBundle,
+    bundle: Option<VerifiedBundle>,
     material: PkiMaterial,
+}
+
+/// The bundle, of which it was thought that none is needed: kubeadm's job vanished since then.
+fn demanded(bundle: Option<&VerifiedBundle>) -> Outcome<&VerifiedBundle> {
+    bundle.ok_or_else(|| failed("its process vanished (power loss, or it was killed)"))
 }
 
 /// Where an attempt stands, when it is its turn.
@@ -99,7 +104,7 @@ impl Joiner {
         let attempt = attempt(node)?;
         let register = register(node, &attempt).await?;
         // Before the turn: whoever waits for a bundle must not keep the others from joining.
-        usable_bundle(node, &self.memory).await?;
+        self.bundle(node, &attempt).await?;
         let turn = self.turn(node, &attempt).await?;
         let joined = self.in_turn(node, &attempt, &register, &turn).await;
         visitor::forget(node)?;
@@ -188,13 +193,13 @@ impl Joiner {
             Way::Await => ended(node, attempt, &visitor).await?,
             Way::Complete => {
                 let skip = ["--skip-phases", PHASES_BEFORE_MEMBER];
-                start(node, attempt, &visitor, &bundle, &skip).await?
+                start(node, attempt, &visitor, demanded(bundle.as_ref())?, &skip).await?
             }
-            Way::Start => self.start_anew(node, attempt, &material, &visitor, &bundle).await?,
+            Way::Start => self.start_anew(node, attempt, &material, &visitor, demanded(bundle.as_ref())?).await?,
             Way::Reset => {
                 let failure = failed("an earlier attempt did not come to its end");
                 self.undo(node, attempt, &visitor, failure).await?;
-                self.start_anew(node, attempt, &material, &visitor, &bundle).await?
+                self.start_anew(node, attempt, &material, &visitor, demanded(bundle.as_ref())?).await?
             }
         };
         node.world.files.remove(&documents::path("join"))?;
@@ -203,7 +208,7 @@ impl Joiner {
             Ended::Badly(failure) => failure,
             Ended::Vanished => failed("its process vanished (power loss, or it was killed)"),
         };
-        if failure.cause == Cause::TokenGone {
+        if let Some(bundle) = bundle.filter(|_| failure.cause == Cause::TokenGone) {
             self.memory.borrow_mut().burn(&bundle);
         }
         let failure = self.undo(node, attempt, &visitor, failure.clone()).await.err().unwrap_or(failure);
@@ -214,16 +219,34 @@ impl Joiner {
     /// stretched once.
     async fn prepare(&self, node: &Node, attempt: &Attempt, register: &Register, turn: &JoinTurn) -> Outcome<Ready> {
         debug_assert_eq!(turn.attempt(), attempt.id);
-        let bundle = usable_bundle(node, &self.memory).await?;
-        check_skew(node, &bundle).await?;
+        let bundle = self.bundle(node, attempt).await?;
+        if let Some(bundle) = &bundle {
+            check_skew(node, bundle).await?;
+        }
         let Some(material) = pki::fetch(node, register).await? else {
             let why = "the store has no sealed PKI of this cluster";
             return Err(Failure::new(Cause::NoBundle, "join the control plane", why)
                 .advise("a master with `pki` in its configuration puts it there; see docs/ha-pki.md"));
         };
         pki::encryption_matches(node, &material)?;
-        let visitor = visitor::enter(node, &material, &bundle.bundle().endpoint)?;
+        let endpoint = bundle.as_ref().map(|bundle| &bundle.bundle().endpoint);
+        let Some(endpoint) = endpoint.or(node.settings.control_plane_endpoint.as_ref()) else {
+            return Err(failed("there is neither a join bundle nor a `control_plane_endpoint`"));
+        };
+        let visitor = visitor::enter(node, &material, endpoint)?;
         Ok(Ready { visitor, bundle, material })
+    }
+
+    /// A bundle to join with; `None` when kubeadm runs or ended well, for then none is needed: the masters that would
+    /// publish one may all wait here for their last step.
+    async fn bundle(&self, node: &Node, attempt: &Attempt) -> Outcome<Option<VerifiedBundle>> {
+        let job = node.world.jobs.observe(&run::job_name("join")).await?;
+        let machine = Machine::look(&*node.world.files)?;
+        // What etcd says decides only how the rest is done.
+        if way(&job, attempt, &machine, Own::Absent) == Way::Await {
+            return Ok(None);
+        }
+        usable_bundle(node, &self.memory).await.map(Some)
     }
 
     /// A clean machine: waits until etcd can take a member, places the keys and runs kubeadm.

@@ -2,6 +2,7 @@
 //! keys of a cluster are made once (rule 1).
 
 use crate::leaving::Leaving;
+use crate::machine::Machine;
 use crate::store::{Stored, Writer};
 use crate::universe::Universe;
 use jiff::SignedDuration;
@@ -124,9 +125,11 @@ impl Universe {
         }
         let object = self.shared(LOCK)?;
         let lock = lock_in(Some(&object))?;
-        // A write that came late is noticed by its sender after a while.
+        // A write that came late is noticed by its sender after a while. What a machine left that is gone is taken over by
+        // the next one that joins.
         let old = self.wall().duration_since(object.modified) > NOTICED;
-        let free = self.machine_of(&lock.holder.identity).is_some_and(|machine| machine.ready.get() && !old);
+        let free = |machine: &Machine| machine.is_dead() || (machine.ready.get() && !old);
+        let free = self.machine_of(&lock.holder.identity).is_some_and(free);
         (!free).then(|| format!("the join lock of {} is left over", lock.holder.node_name))
     }
 }

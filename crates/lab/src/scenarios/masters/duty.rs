@@ -120,7 +120,7 @@ pub fn cut_off(lab: &mut Lab) -> Result<()> {
 fn served_until(on: &Machine, port: u16) -> Result<i64> {
     let show = format!(
         "end=$(openssl s_client -connect 127.0.0.1:{port} </dev/null 2>/dev/null | openssl x509 -noout -enddate | \
-         cut -d= -f2); echo $(( $(date -d \"$end\" +%s) - $(date +%s) ))"
+         cut -d= -f2) && [ -n \"$end\" ] && echo $(( $(date -d \"$end\" +%s) - $(date +%s) ))"
     );
     crate::attempted(on.shell(&show)?.trim().parse(), format!("read the certificate of port {port} on {}", on.name()))
 }
