@@ -2,7 +2,7 @@
 //! needs more than a bundle.
 
 pub mod control_plane;
-pub(crate) mod kubelet;
+mod kubelet;
 pub mod publish;
 pub mod visitor;
 pub mod wait;
