@@ -8,6 +8,8 @@ mod http;
 mod images;
 mod network;
 mod peer;
+#[path = "../../crates/testkit/src/ports.rs"]
+mod ports;
 mod process;
 mod world;
 

@@ -111,9 +111,9 @@ impl World {
     }
 }
 
-/// A port nobody listens on now.
+/// A port nobody listens on now, for this test alone.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("port").port()
+    crate::ports::free_port().expect("port")
 }
 
 /// A machine: a root folder. What runs below it ends with it.

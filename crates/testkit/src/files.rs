@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -59,14 +58,6 @@ pub fn clean_folder(path: &Path) -> io::Result<()> {
         removed.map_err(|e| with_path(e, &path))?;
     }
     Ok(())
-}
-
-/// A TCP port of 127.0.0.1 that was free a moment ago.
-///
-/// # Errors
-/// When no port can be bound.
-pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0))?.local_addr()?.port())
 }
 
 /// Random bytes from the TLS library's generator.

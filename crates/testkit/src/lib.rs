@@ -26,6 +26,7 @@ pub mod jws;
 pub mod kubeadm;
 pub mod moto;
 pub mod pki;
+pub mod ports;
 pub mod s3stub;
 pub mod script;
 pub mod tls;

@@ -1,6 +1,6 @@
 //! moto's server: a virtual environment made once, a process per use on a free port, killed when it is dropped.
 
-use crate::files;
+use crate::{files, ports};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -28,7 +28,7 @@ impl Moto {
     /// When Python or its `venv` module is missing, the installation fails, or the server does not answer.
     pub fn start(environment: &Path) -> io::Result<Self> {
         let program = install(environment)?;
-        let port = files::free_port()?;
+        let port = ports::free_port()?;
         let log = environment.join(format!("moto-{port}.log"));
         let output = std::fs::File::create(&log)?;
         let child = Command::new(&program)

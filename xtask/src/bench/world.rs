@@ -2,7 +2,7 @@
 
 use super::tap::{Moment, Tap, now};
 use kubestrap_testkit::moto::Moto;
-use kubestrap_testkit::{apiserver, files};
+use kubestrap_testkit::{apiserver, files, ports};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixListener;
@@ -49,7 +49,7 @@ impl World {
         let address = moto.url().trim_start_matches("http://").to_owned();
         let upstream: SocketAddr = address.parse().map_err(io::Error::other)?;
         let folder = tempfile::Builder::new().prefix("kubestrap-bench-").tempdir()?;
-        let (tap, api_port) = (Tap::plain(upstream)?, files::free_port()?);
+        let (tap, api_port) = (Tap::plain(upstream)?, ports::free_port()?);
         let world = World { folder, kubestrap, programs, tap, upstream, api_port, _moto: moto };
         world.put("/bench", b"")?;
         Ok(world)

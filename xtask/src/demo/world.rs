@@ -3,7 +3,6 @@
 use crate::process::{check, programs};
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader};
-use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -47,7 +46,7 @@ impl World {
     /// An empty folder, and a port for the API server.
     pub fn new() -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("kubestrap-demo-").tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = kubestrap_testkit::ports::free_port()?;
         Ok(World { folder: Some(folder), nodes: Vec::new(), port, interrupted: listen_for_interrupts() })
     }
 

@@ -3,7 +3,7 @@
 use crate::process::{check, programs};
 use kubestrap_testkit::http::Background;
 use kubestrap_testkit::s3stub::{S3Stub, Script};
-use kubestrap_testkit::{apiserver, files};
+use kubestrap_testkit::{apiserver, files, ports};
 use serde_json::Value;
 use std::io;
 use std::net::SocketAddr;
@@ -61,7 +61,7 @@ impl World {
         }
         let store = S3Stub::new(Script::default());
         let server = Background::start(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::new(store.clone()))?;
-        let (endpoint, port) = (server.url(), files::free_port()?);
+        let (endpoint, port) = (server.url(), ports::free_port()?);
         let (agents, servers) = (Vec::new(), Vec::new());
         Ok(World { folder: Some(folder), programs, store, endpoint, port, agents, server_due: None, servers })
     }

@@ -1,5 +1,5 @@
 use crate::machine::{Machine, TOKEN, eventually, join_documents, said};
-use kubestrap_testkit::{apiserver, files};
+use kubestrap_testkit::{apiserver, ports};
 use serde_json::json;
 
 #[test]
@@ -147,7 +147,7 @@ fn what_discovery_does_not_trust_it_refuses() {
         assert!(said(&refused).contains(text), "{}", said(&refused));
         assert!(!worker.path("/etc/kubernetes").exists());
     }
-    let nobody = format!("127.0.0.1:{}", files::free_port().expect("port"));
+    let nobody = format!("127.0.0.1:{}", ports::free_port().expect("port"));
     let refused = Machine::new().join(&join_documents("worker-0", TOKEN, &nobody, &other));
     assert!(said(&refused).contains("failed to request the cluster-info ConfigMap"), "{}", said(&refused));
 }

@@ -1,6 +1,6 @@
 use kubestrap_testkit::client::{self, Answer, Credentials};
 use kubestrap_testkit::kubeadm::Kubeconfig;
-use kubestrap_testkit::{apiserver, files, pki};
+use kubestrap_testkit::{apiserver, files, pki, ports};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ impl Drop for Machine {
 
 impl Machine {
     pub fn new() -> Self {
-        let machine = Machine { root: TempDir::new().expect("folder"), port: files::free_port().expect("port") };
+        let machine = Machine { root: TempDir::new().expect("folder"), port: ports::free_port().expect("port") };
         machine.script("init_seconds: 0\njoin_seconds: 0\npoll_seconds: 0.02\napi: {signer_delay: 0, crd_delay: 0}\n");
         machine
     }
