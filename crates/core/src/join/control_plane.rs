@@ -1,6 +1,7 @@
 //! A further master joins the control plane: one at a time, into an etcd without dead members, and back out of it when
 //! the join fails.
 
+use super::turn::Queue;
 use super::visitor::{self, Visitor};
 use super::wait::{Memory, usable_bundle};
 use super::{check_skew, kubelet};
@@ -17,11 +18,11 @@ use crate::model::register::Register;
 use crate::node::{Event, Node};
 use crate::pki::{self, PkiMaterial};
 use crate::ports::{JobEnd, JobState};
-use crate::steps::{holder, journal};
+use crate::steps::journal;
 use crate::store::Store;
 use crate::store::bundle::VerifiedBundle;
 use crate::store::gone::MachineWatch;
-use crate::store::lock::{JoinTurn, SeenLock, Turn};
+use crate::store::lock::JoinTurn;
 use futures_util::future::{Either, join, select};
 use std::cell::RefCell;
 use std::pin::pin;
@@ -32,10 +33,6 @@ const JOIN_DEADLINE: Duration = Duration::from_secs(25 * 60);
 /// What `kubeadm join` has done by the time its own member of etcd is started (kubeadm join.go, order of the phases).
 /// The rest can be repeated: to add a member that is there, to promote a voter, to mark a node.
 const PHASES_BEFORE_MEMBER: &str = "preflight,control-plane-prepare,check-etcd,kubelet-start";
-/// How often a lock that somebody else holds is looked at, before jitter: a join takes some ten seconds.
-const TURN_EVERY: Duration = Duration::from_secs(1);
-/// How often EC2 is asked about its holder.
-const GONE_EVERY: Duration = Duration::from_secs(15);
 /// How long members are tidied before the turn is given to others, and how often it is looked.
 const TIDY_FOR: Duration = Duration::from_secs(120);
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -46,55 +43,53 @@ const READY_WITHIN: Duration = Duration::from_secs(180);
 const READY_EVERY: Duration = Duration::from_millis(500);
 
 /// Joins; keeps what must not be asked for again in one life of the agent.
+#[derive(Default)]
 pub struct Joiner {
     memory: RefCell<Memory>,
-    /// Of the members, and of the lock's holder.
     members: MachineWatch,
-    holder: MachineWatch,
-}
-
-impl Default for Joiner {
-    fn default() -> Self {
-        Joiner { memory: RefCell::default(), members: MachineWatch::new(), holder: MachineWatch::of_lock() }
-    }
+    queue: Queue,
 }
 
 /// What a join needs besides its turn.
 struct Ready {
     visitor: Visitor,
-    bundle: Option<VerifiedBundle>,
     material: PkiMaterial,
+    /// None when kubeadm is under way.
+    bundle: Option<VerifiedBundle>,
 }
 
-/// The bundle, of which it was thought that none is needed: kubeadm's job vanished since then.
-fn demanded(bundle: Option<&VerifiedBundle>) -> Outcome<&VerifiedBundle> {
-    bundle.ok_or_else(|| failed("its process vanished (power loss, or it was killed)"))
+/// Whether kubeadm runs, or ended well: its end is awaited then. No bundle is needed for that, and none may be: the
+/// masters that would publish one may all wait here for their last step.
+fn is_under_way(job: &JobState, attempt: &Attempt, machine: &Machine) -> bool {
+    match job {
+        JobState::Running { .. } => true,
+        JobState::Ended { run, end: JobEnd::Exited(0) } => {
+            *run == attempt.id.to_string() && machine.admin_conf && !attempt.resetting
+        }
+        JobState::Ended { .. } | JobState::Absent => false,
+    }
 }
 
-/// Where an attempt stands, when it is its turn.
+/// How kubeadm is run for an attempt whose turn it is.
 #[derive(Debug, PartialEq, Eq)]
 enum Way {
     /// The machine is clean.
     Start,
-    /// kubeadm runs, or ended well.
-    Await,
     /// etcd has started on this machine: carry out the rest.
     Complete,
     /// Undo what it left, then start.
     Reset,
 }
 
-fn way(job: &JobState, attempt: &Attempt, machine: &Machine, own: Own) -> Way {
-    let ours = |run: &str| run == attempt.id.to_string();
-    match job {
-        JobState::Running { .. } => Way::Await,
-        JobState::Ended { run, end: JobEnd::Exited(0) } if ours(run) && machine.admin_conf && !attempt.resetting => {
-            Way::Await
-        }
-        // A reset that was begun is carried through: it may have taken the member's data.
-        _ if machine.is_clean() && !attempt.resetting => Way::Start,
-        _ if matches!(own, Own::StartedLearner | Own::Voter) && !attempt.resetting => Way::Complete,
-        _ => Way::Reset,
+fn way(attempt: &Attempt, machine: &Machine, own: Own) -> Way {
+    // A reset that was begun is carried through: it may have taken the member's data.
+    if attempt.resetting {
+        return Way::Reset;
+    }
+    match own {
+        _ if machine.is_clean() => Way::Start,
+        Own::StartedLearner | Own::Voter => Way::Complete,
+        Own::Absent | Own::UnstartedLearner(_) => Way::Reset,
     }
 }
 
@@ -103,10 +98,14 @@ impl Joiner {
     pub async fn join(&self, node: &Node) -> Outcome<()> {
         let attempt = attempt(node)?;
         let register = register(node, &attempt).await?;
+        let job = node.world.jobs.observe(&run::job_name("join")).await?;
+        let under_way = is_under_way(&job, &attempt, &Machine::look(&*node.world.files)?);
         // Before the turn: whoever waits for a bundle must not keep the others from joining.
-        self.bundle(node, &attempt).await?;
-        let turn = self.turn(node, &attempt).await?;
-        let joined = self.in_turn(node, &attempt, &register, &turn).await;
+        self.bundle(node, under_way).await?;
+        let recorded = journal(node).recorded(attempt.id)?;
+        let recorded = recorded.ok_or_else(|| failed("its attempt is not the last in the journal"))?;
+        let turn = self.queue.wait(node, &recorded).await?;
+        let joined = self.in_turn(node, &attempt, &register, &turn, under_way).await;
         visitor::forget(node)?;
         joined?;
         // Before the journal says so: killed in between, this comes again.
@@ -117,90 +116,23 @@ impl Joiner {
         }
     }
 
-    /// Waits for its turn.
-    async fn turn(&self, node: &Node, attempt: &Attempt) -> Outcome<JoinTurn> {
-        let (store, began) = (Store::of(node), node.world.time.uptime());
-        let recorded = journal(node).recorded(attempt.id)?;
-        let recorded = recorded.ok_or_else(|| failed("its attempt is not the last in the journal"))?;
-        let (mut asked, mut lives) = (None, String::new());
-        loop {
-            let seen = match store.take_turn(&recorded, &holder(node)).await {
-                Ok(Turn::Ours(turn)) => return Ok(turn),
-                Ok(Turn::Others(seen)) => *seen,
-                // Two that ask at the same moment; everything else is for the engine.
-                Err(failure) if failure.cause == Cause::HeldByOther => {
-                    node.world.time.sleep(node.jitter(TURN_EVERY)).await;
-                    continue;
-                }
-                Err(failure) => return Err(failure),
-            };
-            let now = node.world.time.uptime();
-            if asked.is_none_or(|at| now.saturating_sub(at) >= GONE_EVERY) {
-                asked = Some(now);
-                match self.take_over(node, &seen, &recorded).await? {
-                    Ok(turn) => return Ok(turn),
-                    Err(why) => lives = why,
-                }
-            }
-            if now.saturating_sub(began) >= node.settings.join.wait {
-                return Err(held(&seen).exhausted(now.saturating_sub(began)));
-            }
-            let who = &seen.lock.holder.node_name;
-            node.wait_for(format!("{who} to have joined the control plane ({lives})"));
-            node.world.time.sleep(node.jitter(TURN_EVERY)).await;
-        }
-    }
-
-    /// Takes the lock from a holder that is gone; why it is not, otherwise.
-    async fn take_over(
+    async fn in_turn(
         &self,
         node: &Node,
-        seen: &SeenLock,
-        recorded: &crate::journal::AttemptRecorded,
-    ) -> Outcome<Result<JoinTurn, String>> {
-        let judged = self.holder.look(node, &seen.lock.holder, seen.lock.attempt, seen.age()).await;
-        let gone = match judged {
-            Ok(Ok(gone)) => gone,
-            Ok(Err(why)) => {
-                node.complain(&Failure { detail: why.clone(), ..held(seen) });
-                return Ok(Err(why));
-            }
-            // EC2 in trouble proves nothing, and the holder goes on by itself.
-            Err(failure) => {
-                node.complain(&failure);
-                return Ok(Err(failure.detail));
-            }
-        };
-        let name = &seen.lock.holder.node_name;
-        node.tell(&Event::Note(&format!("{name}, which held the join lock, is gone: {}", gone.why())));
-        match Store::of(node).take_turn_over(seen, &gone, recorded, &holder(node)).await? {
-            Turn::Ours(turn) => Ok(Ok(turn)),
-            Turn::Others(_) => Ok(Err("another master was faster".to_owned())),
-        }
-    }
-
-    async fn in_turn(&self, node: &Node, attempt: &Attempt, register: &Register, turn: &JoinTurn) -> Outcome<()> {
-        let began = self.prepare(node, attempt, register, turn).await;
-        let ready = match began {
+        attempt: &Attempt,
+        register: &Register,
+        turn: &JoinTurn,
+        under_way: bool,
+    ) -> Outcome<()> {
+        debug_assert_eq!(turn.attempt(), attempt.id);
+        let ready = match self.prepare(node, register, under_way).await {
             Ok(ready) => ready,
             Err(failure) => return Err(given_back(node, attempt, failure).await),
         };
-        let Ready { visitor, bundle, material } = ready;
-        let job = node.world.jobs.observe(&run::job_name("join")).await?;
-        let machine = Machine::look(&*node.world.files)?;
-        let own = etcd::own_member(node, &visitor.api, &visitor.etcd).await?;
-        let ended = match way(&job, attempt, &machine, own) {
-            Way::Await => ended(node, attempt, &visitor).await?,
-            Way::Complete => {
-                let skip = ["--skip-phases", PHASES_BEFORE_MEMBER];
-                start(node, attempt, &visitor, demanded(bundle.as_ref())?, &skip).await?
-            }
-            Way::Start => self.start_anew(node, attempt, &material, &visitor, demanded(bundle.as_ref())?).await?,
-            Way::Reset => {
-                let failure = failed("an earlier attempt did not come to its end");
-                self.undo(node, attempt, &visitor, failure).await?;
-                self.start_anew(node, attempt, &material, &visitor, demanded(bundle.as_ref())?).await?
-            }
+        let Ready { visitor, material, bundle } = ready;
+        let ended = match &bundle {
+            Some(bundle) => self.run(node, attempt, &material, &visitor, bundle).await?,
+            None => ended(node, attempt, &visitor).await?,
         };
         node.world.files.remove(&documents::path("join"))?;
         let failure = match ended {
@@ -217,9 +149,8 @@ impl Joiner {
 
     /// What a join needs besides its turn. The sealed keys are opened once: KMS is asked once, and a passphrase is
     /// stretched once.
-    async fn prepare(&self, node: &Node, attempt: &Attempt, register: &Register, turn: &JoinTurn) -> Outcome<Ready> {
-        debug_assert_eq!(turn.attempt(), attempt.id);
-        let bundle = self.bundle(node, attempt).await?;
+    async fn prepare(&self, node: &Node, register: &Register, under_way: bool) -> Outcome<Ready> {
+        let bundle = self.bundle(node, under_way).await?;
         if let Some(bundle) = &bundle {
             check_skew(node, bundle).await?;
         }
@@ -234,19 +165,37 @@ impl Joiner {
             return Err(failed("there is neither a join bundle nor a `control_plane_endpoint`"));
         };
         let visitor = visitor::enter(node, &material, endpoint)?;
-        Ok(Ready { visitor, bundle, material })
+        Ok(Ready { visitor, material, bundle })
     }
 
-    /// A bundle to join with; `None` when kubeadm runs or ended well, for then none is needed: the masters that would
-    /// publish one may all wait here for their last step.
-    async fn bundle(&self, node: &Node, attempt: &Attempt) -> Outcome<Option<VerifiedBundle>> {
-        let job = node.world.jobs.observe(&run::job_name("join")).await?;
-        let machine = Machine::look(&*node.world.files)?;
-        // What etcd says decides only how the rest is done.
-        if way(&job, attempt, &machine, Own::Absent) == Way::Await {
-            return Ok(None);
+    /// A bundle to join with; none for a kubeadm that is under way.
+    async fn bundle(&self, node: &Node, under_way: bool) -> Outcome<Option<VerifiedBundle>> {
+        match under_way {
+            true => Ok(None),
+            false => usable_bundle(node, &self.memory).await.map(Some),
         }
-        usable_bundle(node, &self.memory).await.map(Some)
+    }
+
+    /// Runs kubeadm: from the start, or what is left of it.
+    async fn run(
+        &self,
+        node: &Node,
+        attempt: &Attempt,
+        material: &PkiMaterial,
+        visitor: &Visitor,
+        bundle: &VerifiedBundle,
+    ) -> Outcome<Ended> {
+        let own = etcd::own_member(node, &visitor.api, &visitor.etcd).await?;
+        match way(attempt, &Machine::look(&*node.world.files)?, own) {
+            Way::Start => {}
+            Way::Complete => {
+                return start(node, attempt, visitor, bundle, &["--skip-phases", PHASES_BEFORE_MEMBER]).await;
+            }
+            Way::Reset => {
+                self.undo(node, attempt, visitor, failed("an earlier attempt did not come to its end")).await?;
+            }
+        }
+        self.start_anew(node, attempt, material, visitor, bundle).await
     }
 
     /// A clean machine: waits until etcd can take a member, places the keys and runs kubeadm.
@@ -394,45 +343,56 @@ fn failed(why: &str) -> Failure {
     Failure::new(Cause::ToolFailed, "join the control plane", why).advise("it is repeated by itself")
 }
 
-fn held(seen: &SeenLock) -> Failure {
-    let holder = &seen.lock.holder;
-    let why = format!("{} ({}) joins since {}", holder.node_name, holder.identity, seen.lock.since);
-    Failure::new(Cause::HeldByOther, "join the control plane", why)
-        .advise("wait for it, or, when you know that it is gone, `kubestrap unlock join`")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use uuid::Uuid;
 
-    #[test]
-    fn an_interrupted_join_is_awaited_completed_or_taken_back() {
+    fn machine(dirty: bool) -> Machine {
+        let traces = if dirty { vec!["x".into()] } else { Vec::new() };
+        Machine { traces, ca: None, kubelet_conf: dirty, admin_conf: dirty }
+    }
+
+    fn attempts() -> (Attempt, Attempt) {
         let attempt = Attempt::begun(Uuid::from_u128(1), AttemptKind::ControlPlane, Uuid::from_u128(2), true);
-        let resetting = Attempt { resetting: true, ..attempt.clone() };
-        let machine = |dirty: bool| Machine {
-            traces: if dirty { vec!["x".into()] } else { Vec::new() },
-            ca: None,
-            kubelet_conf: dirty,
-            admin_conf: dirty,
-        };
+        (attempt.clone(), Attempt { resetting: true, ..attempt })
+    }
+
+    #[test]
+    fn a_kubeadm_that_runs_or_ended_well_is_awaited() {
+        let (attempt, resetting) = attempts();
         let running = JobState::Running { run: "any".into() };
         let ended =
             |run: u128, code| JobState::Ended { run: Uuid::from_u128(run).to_string(), end: JobEnd::Exited(code) };
         let table = [
-            (&running, &attempt, true, Own::Absent, Way::Await),
-            (&ended(1, 0), &attempt, true, Own::Voter, Way::Await),
-            (&ended(1, 0), &resetting, true, Own::Voter, Way::Reset),
-            (&ended(1, 1), &attempt, true, Own::Absent, Way::Reset),
-            (&ended(1, 1), &attempt, true, Own::UnstartedLearner(7), Way::Reset),
-            (&ended(1, 1), &attempt, true, Own::StartedLearner, Way::Complete),
-            (&ended(1, 1), &attempt, true, Own::Voter, Way::Complete),
-            (&JobState::Absent, &attempt, false, Own::Absent, Way::Start),
-            (&JobState::Absent, &attempt, true, Own::Voter, Way::Complete),
-            (&JobState::Absent, &resetting, false, Own::Absent, Way::Reset),
+            (&running, &attempt, true, true),
+            (&running, &resetting, true, true),
+            (&ended(1, 0), &attempt, true, true),
+            (&ended(1, 0), &attempt, false, false),
+            (&ended(1, 0), &resetting, true, false),
+            (&ended(3, 0), &attempt, true, false),
+            (&ended(1, 1), &attempt, true, false),
+            (&JobState::Absent, &attempt, true, false),
         ];
-        for (job, attempt, dirty, own, expected) in table {
-            assert_eq!(way(job, attempt, &machine(dirty), own), expected, "{job:?} dirty={dirty} {own:?}");
+        for (job, attempt, dirty, expected) in table {
+            assert_eq!(is_under_way(job, attempt, &machine(dirty)), expected, "{job:?} dirty={dirty}");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_join_is_completed_or_taken_back() {
+        let (attempt, resetting) = attempts();
+        let table = [
+            (&attempt, false, Own::Absent, Way::Start),
+            (&attempt, true, Own::Absent, Way::Reset),
+            (&attempt, true, Own::UnstartedLearner(7), Way::Reset),
+            (&attempt, true, Own::StartedLearner, Way::Complete),
+            (&attempt, true, Own::Voter, Way::Complete),
+            (&resetting, true, Own::Voter, Way::Reset),
+            (&resetting, false, Own::Absent, Way::Reset),
+        ];
+        for (attempt, dirty, own, expected) in table {
+            assert_eq!(way(attempt, &machine(dirty), own), expected, "dirty={dirty} {own:?}");
         }
     }
 }

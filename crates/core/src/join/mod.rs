@@ -4,6 +4,7 @@
 pub mod control_plane;
 mod kubelet;
 pub mod publish;
+mod turn;
 pub mod visitor;
 pub mod wait;
 
