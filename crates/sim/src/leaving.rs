@@ -128,7 +128,7 @@ pub fn verb(universe: &Rc<Universe>, machine: usize) -> Life {
                     has_left(&universe, machine, &farewell);
                     break;
                 }
-                Err(failure) if failure.cause == Cause::QuorumNeeded => {
+                Err(failure) if matches!(failure.cause, Cause::LastVoter | Cause::QuorumNeeded) => {
                     universe.count("leave-refused");
                     universe.note(machine, format_args!("may not leave: {failure}"));
                     universe.come_back_to(machine);

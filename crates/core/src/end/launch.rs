@@ -67,6 +67,7 @@ fn of_cause(cause: Cause) -> LaunchSignal {
         | Cause::EtcdUnavailable
         | Cause::NoQuorum
         | Cause::EtcdRefused
+        | Cause::LastVoter
         | Cause::QuorumNeeded
         | Cause::NotRegistered => LaunchSignal::Heartbeat,
         // Another process of this machine does the work.
@@ -178,6 +179,7 @@ mod tests {
         ("foreign-state", LaunchSignal::Abandon),
         ("held-by-other", LaunchSignal::Heartbeat),
         ("internal", LaunchSignal::Heartbeat),
+        ("last-voter", LaunchSignal::Heartbeat),
         ("left-cluster", LaunchSignal::Abandon),
         ("metadata-unavailable", LaunchSignal::Heartbeat),
         ("network", LaunchSignal::Heartbeat),

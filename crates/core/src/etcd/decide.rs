@@ -3,6 +3,7 @@
 use super::api::Member;
 use crate::model::cause::{Cause, Failure};
 use crate::store::MachineGone;
+use std::fmt;
 use std::net::IpAddr;
 
 /// Whether a member answers, and for itself.
@@ -119,8 +120,42 @@ pub fn quorum(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-/// What is said of a voter that is alone, which waiting does not change.
-pub const LAST_VOTER: &str = "it is the last voter";
+/// Why etcd cannot do without a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    /// There is no other voter; waiting does not change it.
+    LastVoter,
+    /// The others would have no quorum.
+    ByQuorum {
+        /// How many of the others are healthy.
+        healthy: usize,
+        /// How many others there are.
+        voters: usize,
+    },
+}
+
+impl fmt::Display for Needed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Needed::LastVoter => f.write_str("it is the last voter: without it there is no cluster"),
+            Needed::ByQuorum { healthy, voters } => {
+                let needed = quorum(*voters);
+                write!(f, "without it {healthy} of {voters} voters would be healthy, and {needed} are needed")
+            }
+        }
+    }
+}
+
+impl Needed {
+    /// The same as a failure.
+    pub fn into_failure(self, attempted: &str) -> Failure {
+        let cause = match self {
+            Needed::LastVoter => Cause::LastVoter,
+            Needed::ByQuorum { .. } => Cause::QuorumNeeded,
+        };
+        Failure::new(cause, attempted, self.to_string())
+    }
+}
 
 /// How many voters there are, and how many of them are healthy, without the member of this id.
 fn others(facts: &[Fact], id: u64) -> (usize, usize) {
@@ -129,17 +164,16 @@ fn others(facts: &[Fact], id: u64) -> (usize, usize) {
 }
 
 /// Why this voter must stay for the sake of the quorum; `None` when etcd can do without it.
-fn needed(facts: &[Fact], member: &Member) -> Option<String> {
+fn needed(facts: &[Fact], member: &Member) -> Option<Needed> {
     if !member.is_voter() {
         return None;
     }
     let (voters, healthy) = others(facts, member.id);
     if voters == 0 {
-        return Some(format!("{LAST_VOTER}: without it there is no cluster"));
+        return Some(Needed::LastVoter);
     }
     let started = facts.iter().any(|fact| fact.member.is_voter() && fact.member.id != member.id && fact.is_healthy());
-    (!started || healthy < quorum(voters))
-        .then(|| format!("without it {healthy} of {voters} voters would be healthy, and {} are needed", quorum(voters)))
+    (!started || healthy < quorum(voters)).then_some(Needed::ByQuorum { healthy, voters })
 }
 
 /// What is to be done about each member, in the order of the list.
@@ -226,8 +260,8 @@ pub fn own_learner(members: &[Member], name: &str, address: IpAddr) -> Option<Re
     Some(Removable::of(member, "this machine's own join failed".to_owned(), None))
 }
 
-/// The proof that the machine's own member may go because it leaves; why it may not otherwise, for people.
-pub fn leaving(facts: &[Fact], own: &Fact) -> Result<Removable, String> {
+/// The proof that the machine's own member may go because it leaves; why it may not otherwise.
+pub fn leaving(facts: &[Fact], own: &Fact) -> Result<Removable, Needed> {
     match needed(facts, &own.member) {
         None => Ok(Removable::of(&own.member, "its machine leaves the cluster".to_owned(), None)),
         Some(why) => Err(why),
@@ -239,8 +273,8 @@ pub fn leaving(facts: &[Fact], own: &Fact) -> Result<Removable, String> {
 pub enum Refusal {
     /// It answers.
     Healthy,
-    /// etcd cannot do without it, and why.
-    Needed(String),
+    /// etcd cannot do without it.
+    Needed(Needed),
     /// Nobody says that its machine is gone; what is known of it.
     Alive(String),
 }
@@ -252,7 +286,7 @@ impl Refusal {
         match self {
             Refusal::Healthy => refused(Cause::Usage, "it is healthy".to_owned())
                 .advise("`kubestrap leave` on its machine takes it away; nobody else may"),
-            Refusal::Needed(why) => refused(Cause::QuorumNeeded, why),
+            Refusal::Needed(why) => why.into_failure(attempted),
             Refusal::Alive(why) => refused(Cause::Usage, format!("its machine is not known to be gone: {why}"))
                 .advise("if you know that it is gone for good, add --machine-is-gone"),
         }

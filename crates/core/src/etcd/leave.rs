@@ -16,6 +16,8 @@ use crate::model::identity::Role;
 use crate::node::{Event, Node};
 use std::time::Duration;
 
+/// What is attempted here.
+const LEAVE: &str = "leave the cluster";
 /// How often another member is asked whether it leads, and whether ours is gone, and the pause in between.
 const LOOKS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -45,8 +47,8 @@ pub struct Intent {
 
 /// Whether this machine may leave now; changes nothing.
 ///
-/// Errors: `Usage` on a worker or a machine that is no master yet, `QuorumNeeded` for the last voter and where the quorum
-/// would be lost, `NoQuorum` when there is none.
+/// Errors: `Usage` on a worker or a machine that is no master yet, `LastVoter`, `QuorumNeeded` where the quorum would be
+/// lost, `NoQuorum` when there is none.
 pub async fn intent(node: &Node) -> Outcome<Intent> {
     let attempt = master(node)?;
     let seen = look(node, &attempt).await?;
@@ -84,7 +86,7 @@ pub async fn leave(node: &Node) -> Outcome<Farewell> {
 
 /// The attempt that made this machine a master.
 fn master(node: &Node) -> Outcome<Attempt> {
-    let refused = |why: &str| Failure::new(Cause::Usage, "leave the cluster", why);
+    let refused = |why: &str| Failure::new(Cause::Usage, LEAVE, why);
     if node.settings.role != Role::Master {
         let advice = "drain it with kubectl and end the machine: a worker has no member of etcd, and its Node is deleted when its machine is gone";
         return Err(refused("this machine is a worker").advise(advice));
@@ -130,12 +132,11 @@ async fn look(node: &Node, attempt: &Attempt) -> Outcome<Seen> {
     if decide::own(&members, &node.identity.node_name, node.identity.address) == Own::Absent {
         return Ok(Seen { facts, own: None });
     }
-    let needed = |why: String| Failure::new(Cause::QuorumNeeded, "leave the cluster", why);
     let mut mine = facts.iter().filter(|fact| is_own(node, fact));
     let Some(fact) = mine.next() else { return Ok(Seen { own: None, facts }) };
-    let proof = decide::leaving(&facts, fact).map_err(needed)?;
+    let proof = decide::leaving(&facts, fact).map_err(|why| why.into_failure(LEAVE))?;
     let beside = survey.beside(fact.member.id).map(str::to_owned);
-    let beside = beside.ok_or_else(|| needed("no other voter is healthy".to_owned()))?;
+    let beside = beside.ok_or_else(|| Failure::new(Cause::QuorumNeeded, LEAVE, "no other voter is healthy"))?;
     let leads = matches!(fact.health, Health::Healthy { leader: true, .. });
     Ok(Seen { own: Some(OwnMember { proof, leads, beside }), facts })
 }
@@ -201,7 +202,7 @@ async fn delete_node(node: &Node, api: &Api) -> Outcome<()> {
 /// Whether what kept this machine from leaving may be over soon: another voter that does not answer just now, or whatever
 /// is tried again anyway. That it is the last voter stays as it is.
 pub fn may_pass(failure: &Failure) -> bool {
-    failure.is_transient() || (failure.cause == Cause::QuorumNeeded && !failure.detail.contains(decide::LAST_VOTER))
+    failure.is_transient() || failure.cause == Cause::QuorumNeeded
 }
 
 /// Refuses to go on with a machine that left.

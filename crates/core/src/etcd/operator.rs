@@ -78,8 +78,8 @@ pub struct Removal {
 /// Reads what the removal of this member would do. `name` is the node's name, or the id of a member that has none.
 /// `gone`: the operator knows that its machine is gone for good.
 ///
-/// Errors: `Usage` when there is no such member, `QuorumNeeded` for one that cannot be missed, `EtcdRefused` for a healthy
-/// one, and for one whose machine nobody says is gone.
+/// Errors: `Usage` when there is no such member, for a healthy one, and for one whose machine nobody says is gone;
+/// `LastVoter` and `QuorumNeeded` for one that cannot be missed; those of etcd.
 pub async fn plan_removal(node: &Node, name: &str, gone: bool) -> Outcome<Removal> {
     let attempted = format!("remove the member {name}");
     let judged = look(node, &attempted).await?;

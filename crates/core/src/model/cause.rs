@@ -147,7 +147,9 @@ causes! {
     NoQuorum => "no-quorum", GaveUp, Transient, "bring members back until more than half of them run; nothing is removed before. If their disks are lost, restore etcd from a snapshot";
     /// etcd refused a request.
     EtcdRefused => "etcd-refused", Tool, Transient, "see the answer above";
-    /// Without this member etcd would have no quorum, or no voter at all.
+    /// Without this member etcd would have no voter at all.
+    LastVoter => "last-voter", Refused, Permanent, "let another master join first; to end the cluster, end its machines, then `kubestrap cluster retire`";
+    /// Without this member etcd would have no quorum.
     QuorumNeeded => "quorum-needed", Refused, Permanent, "let another master join, and wait until its member is healthy; `kubestrap member list` shows it";
     /// This machine left its cluster.
     LeftCluster => "left-cluster", Refused, Permanent, "terminate it, or `kubestrap reset --force` to let it join again";
