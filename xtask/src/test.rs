@@ -6,6 +6,9 @@ use kubestrap_testkit::moto::Moto;
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+/// The integration tests wait for processes most of their time.
+const TESTS_A_CORE: usize = 2;
+
 /// Options of `test`.
 #[derive(Args)]
 pub struct Test {
@@ -66,6 +69,10 @@ impl Test {
             return vec![all];
         }
         let mut others = cargo(&["test", "--workspace", "--no-fail-fast"]);
+        if std::env::var_os("RUST_TEST_THREADS").is_none() {
+            let cores = std::thread::available_parallelism().map_or(2, usize::from);
+            others.env("RUST_TEST_THREADS", (TESTS_A_CORE * cores).to_string());
+        }
         others.args(SIMULATOR.iter().flat_map(|package| ["--exclude", package]));
         let mut simulator = cargo(&["test", "--profile", "sim", "--no-fail-fast"]);
         simulator.args(SIMULATOR.iter().flat_map(|package| ["--package", package]));

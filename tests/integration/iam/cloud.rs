@@ -53,7 +53,7 @@ impl Cloud {
         let cloud = Cloud { server, address: format!("127.0.0.1:{port}") };
         let began = Instant::now();
         while std::net::TcpStream::connect(&cloud.address).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(60), "moto's server does not answer");
+            assert!(began.elapsed() < Duration::from_secs(180), "moto's server does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
         let place = format!(
