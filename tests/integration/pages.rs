@@ -142,7 +142,7 @@ fn the_schema_is_the_committed_one() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.schema.json");
     let committed = std::fs::read_to_string(path).expect(path);
     let parse = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
-    assert_eq!(parse(&printed), parse(&committed), "write it anew: kubestrap config schema > docs/config.schema.json");
+    assert_eq!(parse(&printed), parse(&committed), "the program was built with another one");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 #[derive(Deserialize)]
@@ -89,8 +90,12 @@ pub struct Kubeconfig {
 impl Kubeconfig {
     /// Parses the text of the file at `path`. Errors never repeat the text: it contains a key.
     pub fn parse(text: &str, path: &Path) -> Result<Self, String> {
-        // The library's message may quote the line.
-        let document: Document = serde_saphyr::from_str(text).map_err(|_| "it is not a kubeconfig".to_owned())?;
+        // The libraries' messages may quote the line. By way of a value: a second kind of target is a second reader of
+        // YAML in the program.
+        let value: Value = serde_saphyr::from_str(text).map_err(|_| "it is not YAML")?;
+        // A list would be taken for the fields in their order.
+        let document = Some(value).filter(Value::is_object).and_then(|value| serde_json::from_value(value).ok());
+        let document: Document = document.ok_or("it is not a kubeconfig")?;
         let wanted = &document.current_context;
         let context = document.contexts.into_iter().find(|entry| entry.name == *wanted);
         let context = context.ok_or_else(|| format!("there is no context {wanted:?}"))?.context;

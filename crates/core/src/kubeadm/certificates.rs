@@ -8,7 +8,7 @@ use crate::ports::{FileKind, Files};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use x509_cert::Certificate;
@@ -129,29 +129,11 @@ fn certificate(files: &dyn Files, path: &str) -> Outcome<Option<Vec<u8>>> {
     Ok(if path.ends_with(".conf") { of_kubeconfig(&body) } else { Some(body.to_vec()) })
 }
 
-/// What is read of a kubeconfig: nothing secret.
-#[derive(Deserialize)]
-struct Kubeconfig {
-    #[serde(default)]
-    users: Vec<NamedUser>,
-}
-
-#[derive(Deserialize)]
-struct NamedUser {
-    #[serde(default)]
-    user: User,
-}
-
-#[derive(Deserialize, Default)]
-struct User {
-    #[serde(default, rename = "client-certificate-data")]
-    certificate: Option<String>,
-}
-
+/// The certificate of a kubeconfig's first user.
 fn of_kubeconfig(body: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
-    let parsed: Kubeconfig = serde_saphyr::from_str(text).ok()?;
-    STANDARD.decode(parsed.users.into_iter().next()?.user.certificate?).ok()
+    let parsed: Value = serde_saphyr::from_str(text).ok()?;
+    STANDARD.decode(parsed.pointer("/users/0/user/client-certificate-data")?.as_str()?).ok()
 }
 
 fn validity(pem: &[u8]) -> Option<(Timestamp, Timestamp)> {

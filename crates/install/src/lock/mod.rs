@@ -10,6 +10,7 @@ pub use release::trust_releases;
 use crate::catalog::{Arch, Component, Versions};
 use kubestrap_core::model::cause::{Cause, Failure, Outcome};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -66,7 +67,9 @@ fn lock() -> Outcome<&'static Lock> {
 
 fn parse(text: &str) -> Result<Lock, String> {
     type Document = BTreeMap<Component, BTreeMap<String, BTreeMap<Arch, String>>>;
-    let document: Document = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    // By way of a value, as everywhere: a second kind of target is a second reader of YAML in the program.
+    let value: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let document: Document = serde_json::from_value(value).map_err(|error| error.to_string())?;
     let mut lock = Lock { checksums: BTreeMap::new(), newest: BTreeMap::new() };
     for (component, versions) in document {
         let newest =
