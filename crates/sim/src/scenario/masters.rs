@@ -7,10 +7,10 @@ use std::time::Duration;
 
 /// Connections to the store, to the API servers and to etcd that lose and delay.
 const BAD_CONNECTIONS: Rates = Rates::BAD_NETWORK.with(Fault::EtcdFails, 4_000).with(Fault::EtcdAnswerLost, 6_000);
-/// Every fault of requests, and kills.
+/// Every fault of requests, and kills. Of etcd's answers those to changes alone can be lost, and there are few of them.
 const EVERYTHING: Rates = Rates::ALL
     .with(Fault::EtcdFails, 2_000)
-    .with(Fault::EtcdAnswerLost, 3_000)
+    .with(Fault::EtcdAnswerLost, 60_000)
     .with(Fault::KmsDown, 2_000)
     .with(Fault::KmsDenied, 2_000);
 
