@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 /// How alike a known key must be to be suggested (Jaro-Winkler, 0 to 1).
 const ALIKE: f64 = 0.8;
 
-/// What [`generated`] makes of the types, which a test compares: the code that makes it is not in the program.
+/// What `generated` makes of the types, as a test says: the code that makes it is not in the program.
 const COMMITTED: &str = include_str!("../../../../docs/config.schema.json");
 
 /// The JSON Schema, as `kubestrap config schema` prints it.
