@@ -195,18 +195,7 @@ impl Joiner {
                 self.undo(node, attempt, visitor, failed("an earlier attempt did not come to its end")).await?;
             }
         }
-        self.start_anew(node, attempt, material, visitor, bundle).await
-    }
-
-    /// A clean machine: waits until etcd can take a member, places the keys and runs kubeadm.
-    async fn start_anew(
-        &self,
-        node: &Node,
-        attempt: &Attempt,
-        material: &PkiMaterial,
-        visitor: &Visitor,
-        bundle: &VerifiedBundle,
-    ) -> Outcome<Ended> {
+        // The machine is clean now.
         if let Err(failure) = self.room(node, visitor).await {
             return Ok(Ended::Badly(failure));
         }
